@@ -1,0 +1,70 @@
+"""omendb_kernels: vector search whose kernels are written in Python. Usable without the database.
+
+Two ideas carry everything.
+
+One integer core. Rows are kept as they came and as int8 codes; every decision is made on distances of codes, which are
+integers and so exact on any device. The same input gives the same answer, bit for bit, on every backend.
+
+Certified exactness. Codes carry proven error bounds. A scan of codes keeps a few rows more than asked for, finishes those in
+float64, and proves that no other row can be nearer; what is not proved is redone wider.
+
+    contract.py   what every op returns, in prose and types        codec.py    codes, residuals, the bound
+    metrics.py    METRICS: how rows enter, how distances leave     points.py   PointSet: rows with codes, in generations
+    arrays.py     the one judge of arrays from users               exact.py    certified search over any backend
+    ops.py        the public ops                                   dispatch.py BACKENDS, use_backend
+    machine.py    what this machine offers                         parallel.py the shared workers
+    backends/     reference.py, the oracle; numpy/, always there; numba/, the fast CPU
+"""
+
+from .arrays import VECTOR_KINDS, Rows, as_count, as_k, as_mask, as_queries, as_vectors
+from .dispatch import backends, use_backend
+from .errors import (
+    InvalidInput,
+    InvalidParameter,
+    NotFinite,
+    OmenError,
+    UnknownBackend,
+    UnknownMetric,
+    ValueTooLarge,
+    WrongDtype,
+    WrongShape,
+    ZeroVector,
+)
+from .exact import Proof
+from .machine import as_threads, facts
+from .metrics import METRICS, Metric
+from .ops import compute_distances, knn, knn_certified, pairwise, rerank
+from .points import PointSet
+
+__all__ = [
+    "METRICS",
+    "VECTOR_KINDS",
+    "InvalidInput",
+    "InvalidParameter",
+    "Metric",
+    "NotFinite",
+    "OmenError",
+    "PointSet",
+    "Proof",
+    "Rows",
+    "UnknownBackend",
+    "UnknownMetric",
+    "ValueTooLarge",
+    "WrongDtype",
+    "WrongShape",
+    "ZeroVector",
+    "as_count",
+    "as_k",
+    "as_mask",
+    "as_queries",
+    "as_threads",
+    "as_vectors",
+    "backends",
+    "compute_distances",
+    "facts",
+    "knn",
+    "knn_certified",
+    "pairwise",
+    "rerank",
+    "use_backend",
+]

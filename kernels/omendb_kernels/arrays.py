@@ -1,0 +1,228 @@
+"""The one place where arrays from users are judged: dtype, shape, finiteness, length. Nothing is ever written to.
+
+float64 and lists of numbers are rounded to float32; float16, bfloat16, int8 and uint8 are kept as they are. Other integers
+become float32 when that loses nothing, otherwise they are refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidParameter, NotFinite, ValueTooLarge, WrongDtype, WrongShape, ZeroVector
+from .metrics import metric_named
+
+VECTOR_KINDS = ("float32", "float16", "bfloat16", "int8", "uint8")
+MAX_DIM = 16_384  # the largest code distance, 255^2 * d, stays inside int32
+MAX_SQUARED_LENGTH = 2.0**125  # (|q| + |x|)^2 <= 2^127: every distance stays inside float32
+_BLOCK_VALUES = 1 << 20  # values widened at a time while checking
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n vectors of one kind: `data` is (n, d), C-contiguous; bfloat16 is held as its uint16 bit patterns."""
+
+    data: NDArray[Any]
+    kind: str
+
+    def __len__(self) -> int:
+        return int(self.data.shape[0])
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> Rows:
+        return Rows(self.data[rows], self.kind)
+
+    @property
+    def dim(self) -> int:
+        return int(self.data.shape[1])
+
+    @property
+    def integer(self) -> bool:
+        return self.kind in ("int8", "uint8")
+
+    def float32(self) -> NDArray[np.float32]:
+        """The same numbers as float32 (every kind fits without rounding); `data` itself when it is float32."""
+        if self.kind == "bfloat16":
+            return (self.data.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return self.data.astype(np.float32, copy=False)
+
+    def native(self) -> NDArray[Any]:
+        """An array to hand to a user; bfloat16 as `ml_dtypes.bfloat16` where that is installed, else as float32."""
+        if self.kind != "bfloat16":
+            return self.data
+        try:
+            return self.data.view(importlib.import_module("ml_dtypes").bfloat16)
+        except ImportError:
+            return self.float32()
+
+
+def empty_rows(dim: int, kind: str) -> Rows:
+    """No rows of this dimension and kind."""
+    return Rows(np.empty((0, dim), storage_dtype(kind)), kind)
+
+
+def storage_dtype(kind: str) -> np.dtype[Any]:
+    """The NumPy dtype that holds this kind."""
+    if kind not in VECTOR_KINDS:
+        raise InvalidParameter("dtype", repr(kind), "one of " + ", ".join(VECTOR_KINDS))
+    return np.dtype(np.uint16 if kind == "bfloat16" else kind)
+
+
+def as_vectors(
+    x: Any, *, name: str = "vectors", metric: str, dim: int | None = None, dtype: str | None = None
+) -> Rows:
+    """Judge (n, d) vectors: an array, a CPU tensor, or nested lists of numbers.
+
+    dim: the dimension they must have; dtype: the kind they must fit into without loss.
+    Raises WrongShape, WrongDtype, NotFinite, ValueTooLarge, ZeroVector (cosine only), UnknownMetric.
+    Copies only where kind or layout must change. One pass over the data.
+    """
+    normalise = metric_named(metric).normalise
+    rows = _to_kind(_as_rows(x, name), dtype, name)
+    if rows.data.ndim != 2:
+        raise WrongShape(name, f"an array of shape {rows.data.shape}", "two axes: (rows, dimensions)")
+    if dim is not None and rows.dim != dim:
+        raise WrongShape(name, f"{rows.dim} dimensions (shape {rows.data.shape})", f"{dim} dimensions")
+    if not 1 <= rows.dim <= MAX_DIM:
+        raise WrongShape(name, f"{rows.dim} dimensions", f"1 to {MAX_DIM} dimensions")
+    rows = Rows(np.ascontiguousarray(rows.data), rows.kind)
+    _check_values(rows, name, normalise)
+    return rows
+
+
+def as_queries(x: Any, *, metric: str, dim: int, name: str = "queries") -> tuple[Rows, bool]:
+    """Judge queries of shape (m, d) or (d,); the flag says that one 1-D query came. Errors as for `as_vectors`."""
+    rows = _as_rows(x, name)
+    single = rows.data.ndim == 1
+    if rows.data.ndim not in (1, 2):
+        raise WrongShape(name, f"an array of shape {rows.data.shape}", f"shape ({dim},) or (m, {dim})")
+    if rows.data.shape[-1] != dim and rows.data.size == 0 and not single and rows.data.shape[0] == 0:
+        return empty_rows(dim, rows.kind), False  # np.empty((0, 0)) and [] with an axis: no queries of any dimension
+    if rows.data.shape[-1] != dim:
+        raise WrongShape(name, f"{rows.data.shape[-1]} dimensions (shape {rows.data.shape})", f"{dim} dimensions")
+    batch = rows.data[None, :] if single else rows.data
+    rows = Rows(np.ascontiguousarray(batch), rows.kind)
+    _check_values(rows, name, metric_named(metric).normalise)
+    return rows, single
+
+
+def as_mask(mask: Any, n: int, name: str = "mask") -> NDArray[np.bool_] | None:
+    """Judge a boolean mask of allowed rows, shape (n,); None passes through. Raises WrongDtype, WrongShape."""
+    if mask is None:
+        return None
+    array = np.asarray(mask)
+    if array.dtype != np.bool_:
+        raise WrongDtype(name, f"an array of {array.dtype}", "an array of bool")
+    if array.shape != (n,):
+        raise WrongShape(name, f"shape {array.shape}", f"shape ({n},), one flag per row")
+    return np.ascontiguousarray(array)
+
+
+def as_count(value: Any, name: str, least: int = 1, most: int = 2**31 - 1) -> int:
+    """An integer in least..most (no bool, no float); raises InvalidParameter."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise InvalidParameter(name, f"{value!r} ({type(value).__name__})", f"an integer of at least {least}")
+    if not least <= int(value) <= most:
+        raise InvalidParameter(name, str(int(value)), f"an integer from {least} to {most}")
+    return int(value)
+
+
+def as_k(k: Any, name: str = "k") -> int:
+    """The number of neighbours: an integer >= 1."""
+    return as_count(k, name)
+
+
+def _as_rows(x: Any, name: str) -> Rows:
+    """`x` as an array of one of VECTOR_KINDS, of any shape; values are not looked at."""
+    tensor = _from_torch(x, name)
+    if tensor is not None:
+        return tensor
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise WrongShape(name, "rows of unequal length", "rows of one length") from error
+    kind = array.dtype.name
+    if kind == "bfloat16":  # ml_dtypes
+        return Rows(array.view(np.uint16), kind)
+    if kind in VECTOR_KINDS:
+        return Rows(array.astype(array.dtype.newbyteorder("="), copy=False), kind)
+    if isinstance(x, (list, tuple)) and array.size == 0 and kind == "float64":
+        return Rows(array.astype(np.float32), "float32")
+    if kind in ("float64", "longdouble", "float128", "float96"):
+        return Rows(_round_to_float32(array, name), "float32")
+    if array.dtype.kind in "iu":
+        if array.size and int(max(abs(int(array.min())), abs(int(array.max())))) > 2**24:
+            raise WrongDtype(name, f"{kind} values beyond 2^24", "integers that float32 holds exactly, or floats")
+        return Rows(array.astype(np.float32), "float32")
+    wanted = "real numbers: " + ", ".join(VECTOR_KINDS) + ", float64 or lists of numbers"
+    raise WrongDtype(name, f"an array of {array.dtype}", wanted)
+
+
+def _from_torch(x: Any, name: str) -> Rows | None:
+    """A CPU torch tensor without a copy (its bfloat16 has no NumPy dtype); None for anything else."""
+    if not type(x).__module__.startswith("torch"):
+        return None
+    tensor = x.detach()
+    if tensor.device.type != "cpu":
+        raise WrongDtype(name, f"a tensor on {tensor.device}", "a tensor on the CPU")
+    if str(tensor.dtype) == "torch.bfloat16":
+        torch = importlib.import_module("torch")
+        return Rows(tensor.view(torch.int16).numpy().view(np.uint16), "bfloat16")
+    return _as_rows(tensor.numpy(), name)
+
+
+def _round_to_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        rounded: NDArray[np.float32] = array.astype(np.float32)
+    overflowed = np.isinf(rounded) & np.isfinite(array)
+    if overflowed.any():
+        where = int(np.argwhere(np.atleast_1d(overflowed))[0][0])
+        raise ValueTooLarge(name, f"a value beyond float32 in row {where}", "values that float32 can hold")
+    return rounded
+
+
+def _to_kind(rows: Rows, kind: str | None, name: str) -> Rows:
+    """Widen `rows` to `kind` where that loses nothing; WrongDtype otherwise."""
+    if kind is None or kind == rows.kind:
+        return rows
+    storage_dtype(kind)
+    if kind == "float32":
+        return Rows(rows.float32(), kind)
+    if kind == "float16" and rows.integer:
+        return Rows(rows.data.astype(np.float16), kind)
+    if kind == "bfloat16" and rows.integer:
+        return Rows((rows.float32().view(np.uint32) >> np.uint32(16)).astype(np.uint16), kind)
+    raise WrongDtype(name, f"an array of {rows.kind}", f"{kind}, or a kind that fits into it without loss")
+
+
+def _check_values(rows: Rows, name: str, normalise: bool) -> None:
+    """Refuse NaN, infinity, rows too long for float32 distances and, for cosine, rows of length zero."""
+    if rows.integer and not normalise:
+        return
+    step = max(1, _BLOCK_VALUES // rows.dim)
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step].float32().astype(np.float64)
+        squared = np.einsum("ij,ij->i", block, block)
+        if math.isfinite(squared.sum()) and squared.max() <= MAX_SQUARED_LENGTH and not (normalise and not squared.all()):
+            continue
+        _name_bad_row(block, squared, start, name, normalise)
+
+
+def _name_bad_row(
+    block: NDArray[np.float64], squared: NDArray[np.float64], start: int, name: str, normalise: bool
+) -> None:
+    bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    if bad.size:
+        raise NotFinite(name, f"NaN or infinity in row {start + int(bad[0])}", "finite values")
+    bad = np.flatnonzero(squared > MAX_SQUARED_LENGTH)
+    if bad.size:
+        row = int(bad[0])
+        got = f"row {start + row} of length {math.sqrt(squared[row]):.3g}"
+        raise ValueTooLarge(name, got, "rows of length at most 2^62.5, so that no distance overflows float32")
+    bad = np.flatnonzero(squared == 0)
+    if normalise and bad.size:
+        raise ZeroVector(name, f"row {start + int(bad[0])} of length zero", "rows of positive length (metric 'cosine')")

@@ -1,0 +1,71 @@
+"""rerank: final distances of a few candidates of each query, best k kept. c * d float64 products a query at most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from ...arrays import Rows
+from ...contract import NO_KEY, Float32s, Float64s, Int32s, Int64s
+from ...keys import distances_of
+from ...parallel import blocks, run
+from ._heap import bits_to_float, ordered_bits, replace_root
+from ._rows import JIT, distance, lane_dot, readable, unlocked
+
+COSINE = 1
+
+
+def rerank(
+    queries: Rows,
+    points: Rows,
+    candidates: Int32s,
+    k: int,
+    metric: int,
+    *,
+    lengths: Float64s | None,
+    lower: Float64s | None,
+    threads: int,
+) -> tuple[Float32s, Int64s]:
+    """See contract.py."""
+    m = len(queries)
+    data, table = readable(points)
+    values = queries.float32().astype(np.float64)
+    bounds = np.empty((m, 0)) if lower is None else np.ascontiguousarray(lower)
+    sizes = np.empty(0) if lengths is None else unlocked(lengths)
+    chosen = unlocked(np.ascontiguousarray(candidates))
+    keys = np.full((m, k), NO_KEY, np.int64)
+
+    def part(block: tuple[int, int]) -> None:
+        _rerank(values, data, table, chosen, bounds, sizes, metric, block[0], block[1], keys)
+
+    run(part, blocks(m, max(1, -(-m // (4 * threads)))), threads)
+    keys.sort(axis=1)
+    return distances_of(keys)
+
+
+@njit(**JIT)
+def _rerank(
+    queries: Any, data: Any, table: Any, candidates: Any, lower: Any, lengths: Any, metric: Any, first: Any, last: Any,
+    keys: Any,
+) -> None:  # fmt: skip
+    for q in range(first, last):
+        query = queries[q]
+        query_length = np.sqrt(lane_dot(query, table, query, table)) if metric == COSINE else 1.0
+        heap = keys[q]
+        limit = np.inf
+        for c in range(candidates.shape[1]):
+            row = np.int64(candidates[q, c])
+            # A value just above the k-th distance may round down to it: only beyond the next float32 is it out.
+            if row < 0 or (lower.shape[1] > 0 and lower[q, c] > limit):
+                continue
+            point = data[row]
+            point_length = 1.0
+            if metric == COSINE:
+                point_length = lengths[row] if len(lengths) else np.sqrt(lane_dot(point, table, point, table))
+            key = (ordered_bits(distance(query, point, table, metric, query_length, point_length)) << 32) | row
+            if key < heap[0]:
+                replace_root(heap, key)
+                if heap[0] != NO_KEY:
+                    limit = np.float64(bits_to_float((heap[0] >> 32) + 1))

@@ -1,0 +1,106 @@
+"""The ops: what every backend must give, bit for bit. Prose and types, no code.
+
+A backend is a module of the functions below. The oracle, `backends/reference.py`, says in plain NumPy what each returns;
+a backend is right when it *equals* the oracle on every input of the contract table (tests/test_contract.py).
+
+Words
+    rows, points, queries   user vectors, (n, d) and (m, d)
+    codes                   int8 (n, D), D = d rounded up to a multiple of 32, padding zero (codec.py)
+    norms                   int32 (n,), the squared length |c|^2 of each code row
+    key                     int64, (score << 32) | uint32(id): sorts by (score, id); NO_KEY = (INT32_MAX, 0xFFFFFFFF)
+    mask                    bool (n,), True = allowed; None = all allowed
+    candidates              int32 (m, c) row numbers, -1 = none, no row twice in a line
+
+Order and ties. Everything ordered is ordered by (distance, id), the smaller id first. Keys and candidates hold 32-bit row
+numbers: one index has at most 2^31 - 1 rows. Row * stride is computed in 64 bits.
+
+Arithmetic
+    Codes are integers: scores are exact in any order of summation. |D| <= 255^2 * 16,384 < 2^31.
+    Floats are float64 in one stated order and no fused multiply-add, anywhere:
+    lane sum    eight sums, lane l adding the terms j = l, l + 8, l + 16, ... in that order, each lane starting at +0.0; then
+                lanes (0+4, 1+5, 2+6, 3+7), then (0+2, 1+3), then the two.
+    length      sqrt(lane sum of x * x).
+    distance    l2: lane sum of (q - x) * (q - x).  cosine: max(0, 1 - dot / (|q| * |x|)).  ip: 0 - dot.
+                dot = lane sum of q * x. Rounded once, to float32; that float32 is what is compared and returned.
+    encode      y = x (cosine: x / |x|); y = y - offset; rotate where signs are given; c = rint(y / scale) clipped to
+                [-128, 127]; e = y - scale * c; error = lane sum of e * e.
+    rotate      codec.rotate: two passes of sign flips and Walsh-Hadamard butterflies over blocks of a power of four.
+Integers make l2 and ip exact in float64 as they are: no separate integer path is needed for equality.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import Rows
+
+Float64s = NDArray[np.float64]
+Float32s = NDArray[np.float32]
+Int64s = NDArray[np.int64]
+Int32s = NDArray[np.int32]
+Int8s = NDArray[np.int8]
+
+INT32_MAX = 2**31 - 1
+NO_KEY = (INT32_MAX << 32) | 0xFFFFFFFF
+CODE_ALIGN = 32  # codes are padded to a multiple of this many coordinates
+LANES = 8
+
+
+class Backend(Protocol):
+    """The functions of a backend module. `threads` never changes an answer."""
+
+    NAME: str
+
+    def lengths(self, rows: Rows, *, threads: int) -> Float64s:
+        """float64 (n,): the length of each row."""
+
+    def encode(
+        self, rows: Rows, lengths: Float64s | None, offset: Float32s, signs: Int8s | None, scales: Float64s, *, threads: int
+    ) -> tuple[Int8s, Int32s, Float64s]:
+        """Codes (n, D), norms (n,) and errors float64 (n,) of rows (n, d).
+
+        lengths: divide each row by its length first (cosine), or None. offset (d,). signs: int8 (2, d), the two sign
+        passes of the rotation, or None for no rotation. scales: float64 (1,) for all rows, or (n,), one a row.
+        """
+
+    def nearest(
+        self,
+        query_codes: Int8s,
+        query_norms: Int32s,
+        codes: Int8s,
+        norms: Int32s,
+        k: int,
+        mask: NDArray[np.bool_] | None,
+        *,
+        threads: int,
+    ) -> Int64s:
+        """int64 (m, k): each query's k smallest keys, ascending; score = query_norm + norm - 2 <c_q, c_x>.
+
+        Rows that the mask refuses never appear; fewer than k allowed rows leave NO_KEY at the end. Cost m * n * D.
+        """
+
+    def rerank(
+        self,
+        queries: Rows,
+        points: Rows,
+        candidates: Int32s,
+        k: int,
+        metric: int,
+        *,
+        lengths: Float64s | None,
+        lower: Float64s | None,
+        threads: int,
+    ) -> tuple[Float32s, Int64s]:
+        """The k nearest candidates of each query by final distance: float32 (m, k) and ids int64 (m, k).
+
+        metric: the number in METRICS. lengths: the points' lengths if known (cosine; computed otherwise). lower: a proven
+        lower bound of each candidate's distance, (m, c); one above the k-th distance so far may be skipped, which cannot
+        change the answer. Missing places hold (inf, -1).
+        """
+
+    def pairwise(self, queries: Rows, points: Rows, metric: int, precision: str, *, threads: int) -> NDArray[Any]:
+        """float32 (m, n) distances. precision "exact": the distances above, bit for bit; "float32": GEMM on centred rows,
+        outside the bit promise (error bound in distances.py of the numpy backend)."""

@@ -1,0 +1,146 @@
+"""The public ops on arrays: they judge what comes in, then call a backend. Usable without the database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import exact as exact_search
+from .arrays import Rows, as_k, as_mask, as_queries
+from .contract import Float32s, Int32s, Int64s
+from .dispatch import backend
+from .errors import InvalidParameter, WrongDtype, WrongShape
+from .exact import Proof
+from .machine import as_threads
+from .metrics import METRICS
+from .points import PointSet, as_points
+
+PRECISIONS = ("float32", "exact")
+FEW_QUERIES = 3  # for fewer, coding all rows first costs more than scanning them in float64
+DIRECT_VALUES = 1 << 18  # below this many products a direct loop beats the set-up of a matrix product
+
+
+def pairwise(
+    queries: Any, points: Any, metric: str = "l2", *, precision: str = "float32", threads: int | None = None
+) -> Float32s:
+    """The batched distance matrix, float32 (m, n), of queries (m, d) and points (n, d); smaller is nearer.
+
+    l2 is squared, cosine is 1 - cos, ip is the negated dot product. precision "float32" (default): one matrix product on
+    centred rows, error bound in gemm.py, bits differ between machines. "exact": float64 in a stated order, rounded once, the
+    same bits on every backend and machine. Raises what `as_vectors` and `as_queries` raise, InvalidParameter.
+    Cost: 2 m n d operations, 4 m n bytes.
+    """
+    rows, found = _points_and_queries(points, queries, metric)
+    if precision not in PRECISIONS:
+        raise InvalidParameter("precision", repr(precision), "one of " + ", ".join(map(repr, PRECISIONS)))
+    out: NDArray[Any] = backend().pairwise(found, rows, METRICS[metric].code, precision, threads=as_threads(threads))
+    return out
+
+
+def compute_distances(queries: Any, points: Any, metric: str = "l2", *, threads: int | None = None) -> Float32s:
+    """`pairwise`, by the cheaper method for the sizes at hand: a direct exact loop for small ones, a matrix product above.
+
+    Shapes and errors as for `pairwise`; accurate to its "float32" bound.
+    """
+    rows, found = _points_and_queries(points, queries, metric)
+    direct = len(found) * len(rows) * rows.dim <= DIRECT_VALUES
+    precision = "exact" if direct else "float32"
+    out: NDArray[Any] = backend().pairwise(found, rows, METRICS[metric].code, precision, threads=as_threads(threads))
+    return out
+
+
+def knn(
+    queries: Any,
+    points: Any,
+    k: int = 10,
+    metric: str | None = None,
+    *,
+    mask: Any = None,
+    exact: bool = True,
+    threads: int | None = None,
+) -> tuple[Float32s, Int64s]:
+    """The k nearest points of each query: distances float32 (m, k) and row numbers int64 (m, k), ordered by (distance, id).
+
+    points: (n, d) rows or a `PointSet` (made once, searched often). metric: "l2" (default for rows), "cosine", "ip"; a
+    PointSet knows its own. mask: bool (n,), the rows allowed. Fewer than k allowed rows: padded with inf and -1.
+    exact=True (default): certified, the true neighbours, the same bits on every backend and for any `threads`;
+    exact=False: one scan of the codes and a re-ranking, not proved. Never materialises m x n. Raises what `as_vectors`,
+    `as_queries`, `as_mask` raise, InvalidParameter. Cost: m n d int8 products, and for rows that are not a PointSet their
+    coding.
+    """
+    return knn_certified(queries, points, k, metric, mask=mask, exact=exact, threads=threads)[:2]
+
+
+def knn_certified(
+    queries: Any,
+    points: Any,
+    k: int = 10,
+    metric: str | None = None,
+    *,
+    mask: Any = None,
+    exact: bool = True,
+    threads: int | None = None,
+) -> tuple[Float32s, Int64s, Proof]:
+    """`knn` with the `Proof`: how many answers the first scan proved and how many rows had to be finished in float64."""
+    k, workers = as_k(k), as_threads(threads)
+    base = as_points(points, metric)
+    name = base.metric if isinstance(base, PointSet) else metric or "l2"
+    found, _ = as_queries(queries, metric=name, dim=base.dim)
+    allowed = as_mask(mask, len(base))
+    if isinstance(base, Rows):
+        if len(base) == 0 or (len(found) < FEW_QUERIES and exact):
+            return _scanned(base, found, k, name, allowed, workers)
+        base = PointSet.view(base, name, threads=workers)
+    return exact_search.search(base, found, k, allowed, exact=exact, threads=workers)
+
+
+def _scanned(
+    base: Rows, queries: Rows, k: int, metric: str, mask: NDArray[np.bool_] | None, threads: int
+) -> tuple[Float32s, Int64s, Proof]:
+    distances, ids = exact_search.scan(base, None, queries, k, metric, mask, threads)
+    proof = Proof(certified_first=len(queries))
+    allowed = len(base) if mask is None else int(np.count_nonzero(mask))
+    proof.add_block(np.full(len(queries), allowed, np.int64))
+    return distances, ids, proof
+
+
+def rerank(
+    queries: Any, points: Any, candidates: Any, k: int = 10, metric: str | None = None, *, threads: int | None = None
+) -> tuple[Float32s, Int64s]:
+    """The k nearest of each query's candidates: distances float32 (m, k) and ids int64 (m, k), ordered by (distance, id).
+
+    points: rows (n, d) or a `PointSet`. candidates: integers (m, c), row numbers, -1 for none; a row named twice counts once.
+    Missing places hold inf and -1. Distances are those of `pairwise(precision="exact")`, bit for bit.
+    Raises WrongShape, WrongDtype, InvalidParameter and what `as_vectors` and `as_queries` raise. Cost: m c d float64 products.
+    """
+    k, workers = as_k(k), as_threads(threads)
+    base = as_points(points, metric)
+    name = base.metric if isinstance(base, PointSet) else metric or "l2"
+    rows, lengths = (base.vectors, base.lengths) if isinstance(base, PointSet) else (base, None)
+    found, _ = as_queries(queries, metric=name, dim=rows.dim)
+    chosen = _as_candidates(candidates, len(found), len(rows))
+    return backend().rerank(
+        found, rows, chosen, k, METRICS[name].code, lengths=lengths, lower=None, threads=workers
+    )
+
+
+def _as_candidates(candidates: Any, m: int, n: int) -> Int32s:
+    """int32 (m, c), each line without repeats."""
+    array = np.asarray(candidates)
+    if array.dtype.kind not in "iu":
+        raise WrongDtype("candidates", f"an array of {array.dtype}", "an array of integers")
+    if array.ndim != 2 or len(array) != m:
+        raise WrongShape("candidates", f"shape {array.shape}", f"shape ({m}, c), one line per query")
+    if array.size and not (-1 <= int(array.min()) and int(array.max()) < n):
+        raise InvalidParameter("candidates", f"values from {array.min()} to {array.max()}", f"rows from 0 to {n - 1}, or -1")
+    lines: Int32s = np.sort(array.astype(np.int32), axis=1)
+    lines[:, 1:][lines[:, 1:] == lines[:, :-1]] = -1
+    return lines
+
+
+def _points_and_queries(points: Any, queries: Any, metric: str) -> tuple[Rows, Rows]:
+    base = as_points(points, metric)
+    rows = base.vectors if isinstance(base, PointSet) else base
+    return rows, as_queries(queries, metric=metric, dim=rows.dim)[0]
