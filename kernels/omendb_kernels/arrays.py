@@ -72,9 +72,7 @@ def storage_dtype(kind: str) -> np.dtype[Any]:
     return np.dtype(np.uint16 if kind == "bfloat16" else kind)
 
 
-def as_vectors(
-    x: Any, *, name: str = "vectors", metric: str, dim: int | None = None, dtype: str | None = None
-) -> Rows:
+def as_vectors(x: Any, *, name: str = "vectors", metric: str, dim: int | None = None, dtype: str | None = None) -> Rows:
     """Judge (n, d) vectors: an array, a CPU tensor, or nested lists of numbers.
 
     dim: the dimension they must have; dtype: the kind they must fit into without loss.
@@ -89,7 +87,7 @@ def as_vectors(
         raise WrongShape(name, f"{rows.dim} dimensions (shape {rows.data.shape})", f"{dim} dimensions")
     if not 1 <= rows.dim <= MAX_DIM:
         raise WrongShape(name, f"{rows.dim} dimensions", f"1 to {MAX_DIM} dimensions")
-    rows = Rows(np.ascontiguousarray(rows.data), rows.kind)
+    rows = Rows(np.require(rows.data, requirements=("C", "A")), rows.kind)
     _check_values(rows, name, normalise)
     return rows
 
@@ -105,7 +103,7 @@ def as_queries(x: Any, *, metric: str, dim: int, name: str = "queries") -> tuple
     if rows.data.shape[-1] != dim:
         raise WrongShape(name, f"{rows.data.shape[-1]} dimensions (shape {rows.data.shape})", f"{dim} dimensions")
     batch = rows.data[None, :] if single else rows.data
-    rows = Rows(np.ascontiguousarray(batch), rows.kind)
+    rows = Rows(np.require(batch, requirements=("C", "A")), rows.kind)
     _check_values(rows, name, metric_named(metric).normalise)
     return rows, single
 
@@ -212,9 +210,7 @@ def _check_values(rows: Rows, name: str, normalise: bool) -> None:
         _name_bad_row(block, squared, start, name, normalise)
 
 
-def _name_bad_row(
-    block: NDArray[np.float64], squared: NDArray[np.float64], start: int, name: str, normalise: bool
-) -> None:
+def _name_bad_row(block: NDArray[np.float64], squared: NDArray[np.float64], start: int, name: str, normalise: bool) -> None:
     bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
     if bad.size:
         raise NotFinite(name, f"NaN or infinity in row {start + int(bad[0])}", "finite values")

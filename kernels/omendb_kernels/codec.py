@@ -251,7 +251,7 @@ def query_scales(codec: Codec, queries: Rows, whole: NDArray[np.bool_]) -> Float
     if codec.signs is not None:
         values = rotate(values, codec.signs)
     peaks = np.abs(values).max(axis=1, initial=0.0)
-    scales = np.maximum(up32(peaks / 127), 2.0**-126).astype(np.float64)
+    scales: Float64s = np.maximum(up32(peaks / 127), 2.0**-126).astype(np.float64)
     scales[whole] = 1.0
     return scales
 
@@ -266,9 +266,7 @@ def exactly_coded(codec: Codec, queries: Rows) -> NDArray[np.bool_]:
     return np.asarray(inside.all(axis=1))
 
 
-def lower_bounds(
-    codec: Codec, queries: QueryCodes, scores: NDArray[Any], row_residuals: Any, max_length: float
-) -> Float64s:
+def lower_bounds(codec: Codec, queries: QueryCodes, scores: NDArray[Any], row_residuals: Any, max_length: float) -> Float64s:
     """Proven lower bounds, float64 (m, c), of final distances before their rounding to float32.
 
     scores: int (m, c) of `nearest`. row_residuals: a number or (m, c), the residual bound of the row. max_length: of any

@@ -17,7 +17,9 @@ TILE = 4096
 
 def gemm_distances(queries: Rows, points: Rows, metric: int, *, threads: int) -> Float32s:
     """float32 (m, n). metric: the number in METRICS. Cost: 2 m n d operations at BLAS speed."""
-    shift = points.float32().mean(axis=0, dtype=np.float64).astype(np.float32) if metric == 0 and len(points) else None
+    shift: Float32s | None = None
+    if metric == 0 and len(points):
+        shift = points.float32().mean(axis=0, dtype=np.float64).astype(np.float32)
     left, left_squares = _prepared(queries, metric, shift)
     out = np.empty((len(queries), len(points)), np.float32)
 
@@ -45,7 +47,7 @@ def gemm_distances(queries: Rows, points: Rows, metric: int, *, threads: int) ->
 def _prepared(rows: Rows, metric: int, shift: Float32s | None) -> tuple[Float32s, Float32s]:
     """Rows as the product wants them (centred or of length 1), and their squared lengths."""
     values = rows.float32()
-    if metric == 0:
+    if shift is not None:
         values = values - shift
         return values, np.einsum("ij,ij->i", values, values)
     if metric == 1:

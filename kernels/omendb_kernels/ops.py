@@ -121,9 +121,7 @@ def rerank(
     rows, lengths = (base.vectors, base.lengths) if isinstance(base, PointSet) else (base, None)
     found, _ = as_queries(queries, metric=name, dim=rows.dim)
     chosen = _as_candidates(candidates, len(found), len(rows))
-    return backend().rerank(
-        found, rows, chosen, k, METRICS[name].code, lengths=lengths, lower=None, threads=workers
-    )
+    return backend().rerank(found, rows, chosen, k, METRICS[name].code, lengths=lengths, lower=None, threads=workers)
 
 
 def _as_candidates(candidates: Any, m: int, n: int) -> Int32s:
@@ -133,7 +131,7 @@ def _as_candidates(candidates: Any, m: int, n: int) -> Int32s:
         raise WrongDtype("candidates", f"an array of {array.dtype}", "an array of integers")
     if array.ndim != 2 or len(array) != m:
         raise WrongShape("candidates", f"shape {array.shape}", f"shape ({m}, c), one line per query")
-    if array.size and not (-1 <= int(array.min()) and int(array.max()) < n):
+    if array.size and not (int(array.min()) >= -1 and int(array.max()) < n):
         raise InvalidParameter("candidates", f"values from {array.min()} to {array.max()}", f"rows from 0 to {n - 1}, or -1")
     lines: Int32s = np.sort(array.astype(np.int32), axis=1)
     lines[:, 1:][lines[:, 1:] == lines[:, :-1]] = -1

@@ -167,9 +167,7 @@ class PointSet:
         return cls.view(Rows(rows.data.copy(), rows.kind), metric, threads=threads, progress=progress)
 
     @classmethod
-    def view(
-        cls, rows: Rows, metric: str, *, threads: int | None = None, progress: Progress | None = None
-    ) -> PointSet:
+    def view(cls, rows: Rows, metric: str, *, threads: int | None = None, progress: Progress | None = None) -> PointSet:
         """`encode` without the copy: for rows that nobody will write to while the set lives."""
         workers = as_threads(threads)
         if not 1 <= len(rows) <= MAX_ROWS:

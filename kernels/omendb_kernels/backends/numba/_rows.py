@@ -45,13 +45,16 @@ def readable(rows: Rows) -> tuple[NDArray[Any], NDArray[np.float32]]:
     return unlocked(rows.data), _NO_TABLE
 
 
-def widen(value, table):  # type: ignore[no-untyped-def]  # noqa: ANN  Numba compares signatures, annotations included
-    """float64 of one stored value, inside kernels."""
+def _widen(value, table):  # type: ignore[no-untyped-def]
+    """float64 of one stored value. Not annotated: Numba compares signatures, annotations included."""
     return np.float64(table[value] if isinstance(value, np.uint16) else value)
 
 
+widen: Any = _widen
+
+
 @overload(widen)
-def _widen(value, table):  # type: ignore[no-untyped-def]  # noqa: ANN
+def _widen_overload(value, table):  # type: ignore[no-untyped-def]
     if value == types.uint16:
         return lambda value, table: np.float64(table[value])
     return lambda value, table: np.float64(value)

@@ -29,9 +29,7 @@ def pairwise(queries: Rows, points: Rows, metric: int, precision: str, *, thread
 
 
 @njit(**JIT)
-def _pairwise(
-    queries: Any, data: Any, table: Any, lengths: Any, metric: Any, first: Any, last: Any, out: Any
-) -> None:
+def _pairwise(queries: Any, data: Any, table: Any, lengths: Any, metric: Any, first: Any, last: Any, out: Any) -> None:
     query_length = 1.0
     if metric == 1:
         for i in range(first, last):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...contract import LANES, Float64s
+from ...contract import LANES, Float32s, Float64s
 
 Term = Callable[[Float64s, Float64s], Float64s]
 
@@ -20,19 +20,22 @@ def lane_sum(a: Float64s, b: Float64s, term: Term) -> Float64s:
         lanes[:width] += term(a[:, j : j + width], b[:, j : j + width]).T
     lanes = lanes[:4] + lanes[4:]
     lanes = lanes[:2] + lanes[2:]
-    return lanes[0] + lanes[1]
+    total: Float64s = lanes[0] + lanes[1]
+    return total
 
 
 def product(a: Float64s, b: Float64s) -> Float64s:
+    """A term of a dot product."""
     return a * b
 
 
 def squared_difference(a: Float64s, b: Float64s) -> Float64s:
+    """A term of a squared Euclidean distance."""
     difference = a - b
     return difference * difference
 
 
-def final_distances(queries: Float64s, points: Float64s, metric: int, lengths: Float64s | None = None) -> np.ndarray:
+def final_distances(queries: Float64s, points: Float64s, metric: int, lengths: Float64s | None = None) -> Float32s:
     """float32 (n,): the final distance of each pair of rows, (n, d) and (n, d). lengths: the points', if known."""
     if metric == 0:
         return lane_sum(queries, points, squared_difference).astype(np.float32)

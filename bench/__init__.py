@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench NAME --help`. A red correctness gate prints no time; every speed is a ratio in one run."""

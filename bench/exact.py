@@ -1,0 +1,98 @@
+"""Certified exact search on whole data sets: first equality with the oracle, then cost, then speed beside FAISS Flat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import omendb_kernels as ok
+from omendb_kernels import Rows
+from omendb_kernels.backends import reference
+
+from .sets import DataSet, load, shipped
+from .timing import in_turn, spread
+
+KS = (1, 10, 100)
+
+
+def report(folder: Path | None, oracle: int, rounds: int, unset: dict[str, str]) -> int:
+    """Print the tables; 1 when any answer differs from the oracle (then no time is printed)."""
+    sets = load(folder) if folder else [shipped()]
+    print(f"machine: {ok.facts()}\nunset for all: {unset or 'nothing'}; threads: 1; oracle queries a set and metric: {oracle}")
+    good = True
+    for data in sets:
+        for metric in ok.METRICS:
+            good &= gate(data, metric, oracle)
+    if not good:
+        print("RED: an answer differs from the oracle. No times.")
+        return 1
+    for data in sets:
+        race(data, rounds)
+    return 0
+
+
+def gate(data: DataSet, metric: str, oracle: int) -> bool:
+    """Ids and distance bits of a sample of queries equal to the oracle's; the certificate's cost over all queries."""
+    points = ok.PointSet.encode(data.base, metric)
+    rows = ok.as_queries(data.queries, metric=metric, dim=points.dim)[0]
+    chosen = np.random.default_rng().choice(len(rows), min(oracle, len(rows)), replace=False)
+    expected = oracle_answers(points, rows[chosen], max(KS))
+    same = True
+    for k in KS:
+        distances, ids, proof = ok.knn_certified(data.queries, points, k)
+        equal = np.array_equal(ids[chosen], expected[1][:, :k]) and np.array_equal(
+            distances[chosen].view(np.int32), expected[0][:, :k].view(np.int32)
+        )
+        same &= equal
+        cost = proof.rows_per_query
+        print(
+            f"{data.name:18} {metric:6} k {k:3}: {'equal' if equal else 'DIFFERENT'}; proved at first try "
+            f"{proof.share_certified_first:.1%}, full scans {proof.full_scans}; rows re-ranked median {np.median(cost):.0f}, "
+            f"p95 {np.quantile(cost, 0.95):.0f}, worst {cost.max()} of {len(points)}",
+            flush=True,
+        )
+    return same
+
+
+def oracle_answers(points: ok.PointSet, queries: Rows, k: int) -> tuple[Any, Any]:
+    """reference.knn, a few rows at a time so that its float64 copies stay small."""
+    parts, step = [], 50_000
+    code = ok.METRICS[points.metric].code
+    for start in range(0, len(points), step):
+        distances, ids = reference.knn(queries, points.vectors[start : start + step], k, code)
+        parts.append((distances, np.where(ids < 0, -1, ids + start)))
+    distances, ids = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    order = np.lexsort((ids, distances), axis=1)[:, :k]
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1)
+
+
+def race(data: DataSet, rounds: int) -> None:
+    """One query and a batch of 1,000, one thread: FAISS Flat's seconds over ours, in turn."""
+    try:
+        import faiss
+    except ImportError:
+        print("faiss is not installed (extra 'bench'): no race")
+        return
+    faiss.omp_set_num_threads(1)
+    metric = data.metric if data.metric == "l2" else "ip"
+    base, queries = data.base.astype(np.float32), data.queries.astype(np.float32)
+    if data.metric == "cosine":
+        base, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (base, queries))
+    flat = faiss.IndexFlatL2(base.shape[1]) if metric == "l2" else faiss.IndexFlatIP(base.shape[1])
+    flat.add(np.ascontiguousarray(base))
+    points = ok.PointSet.encode(data.base, data.metric)
+    agree = np.mean(flat.search(queries, 10)[1] == ok.knn(data.queries, points, 10)[1])
+    for label, m, turns in (("one query", 1, rounds), ("1,000 queries", 1000, max(3, rounds // 5))):
+        asked, asked_flat = data.queries[:m], queries[:m]
+        contestants = {
+            "faiss": lambda a=asked_flat: flat.search(a, 10),
+            "ours": lambda a=asked: ok.knn(a, points, 10, threads=1),
+        }
+        seconds = in_turn(contestants, turns)
+        print(
+            f"{data.name:18} {data.metric:6} k 10, {label}: FAISS Flat / ours {spread(seconds['faiss'] / seconds['ours'])} "
+            f"(ours {1e3 * np.median(seconds['ours']):.2f} ms, ids as FAISS {agree:.2%})",
+            flush=True,
+        )

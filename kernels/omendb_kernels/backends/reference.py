@@ -1,0 +1,161 @@
+"""The oracle: every op of contract.py in plain NumPy, written from the contract's text alone. Never fast, never shared.
+
+Tests and benches compare with it. It keeps no heap, cuts no tiles and proves nothing: it computes every distance and sorts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays import Rows
+from ..contract import CODE_ALIGN, INT32_MAX, LANES, NO_KEY, Float32s, Float64s, Int8s, Int32s, Int64s
+
+NAME = "reference"
+L2, COSINE, IP = 0, 1, 2
+
+
+def _wide(rows: Rows) -> Float64s:
+    if rows.kind == "bfloat16":
+        return (rows.data.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return rows.data.astype(np.float64)
+
+
+def _lane_sum(terms: Float64s) -> Float64s:
+    """float64 (n,) of terms (n, d): lane j mod 8 takes term j, in order; then lanes 4, 2 and 1 apart are added."""
+    lanes = [np.zeros(len(terms)) for _ in range(LANES)]
+    for j in range(terms.shape[1]):
+        lanes[j % LANES] = lanes[j % LANES] + terms[:, j]
+    fours = [lanes[lane] + lanes[lane + 4] for lane in range(4)]
+    return (fours[0] + fours[2]) + (fours[1] + fours[3])
+
+
+def lengths(rows: Rows, *, threads: int = 1) -> Float64s:
+    """See contract.py."""
+    wide = _wide(rows)
+    return np.sqrt(_lane_sum(wide * wide))
+
+
+def _rotate(row: Float64s, signs: Int8s) -> Float64s:
+    """One row through the butterflies, one pair at a time."""
+    out = [float(value) for value in row]
+    dim, size = len(out), 1
+    while size * 4 <= dim:
+        size *= 4
+    aligned = list(range(0, dim - size + 1, size))
+    if aligned[-1] + size < dim:
+        aligned.append(dim - size)
+    shifted = list(range(size // 2, dim - size + 1, size))
+    for sign, starts in zip(signs, (aligned, shifted), strict=True):
+        out = [value * float(flip) for value, flip in zip(out, sign, strict=True)]
+        for start in starts:
+            step = 1
+            while step < size:
+                for low in range(start, start + size):
+                    if not (low - start) & step:
+                        a, b = out[low], out[low + step]
+                        out[low], out[low + step] = a + b, a - b
+                step *= 2
+            for place in range(start, start + size):
+                out[place] /= size**0.5
+    return np.array(out)
+
+
+def encode(
+    rows: Rows, lengths: Float64s | None, offset: Float32s, signs: Int8s | None, scales: Float64s, *, threads: int = 1
+) -> tuple[Int8s, Int32s, Float64s]:
+    """See contract.py."""
+    wide = _wide(rows)
+    n, dim = wide.shape
+    codes = np.zeros((n, (dim + CODE_ALIGN - 1) // CODE_ALIGN * CODE_ALIGN), np.int8)
+    errors = np.empty((n, dim))
+    for i in range(n):
+        y = wide[i] / lengths[i] if lengths is not None else wide[i]
+        y = y - offset.astype(np.float64)
+        if signs is not None:
+            y = _rotate(y, signs)
+        scale = scales[i] if len(scales) > 1 else scales[0]
+        code = np.minimum(np.maximum(np.rint(y / scale), -128.0), 127.0)
+        codes[i, :dim] = code.astype(np.int8)
+        errors[i] = y - scale * code
+    norms = (codes.astype(np.int64) ** 2).sum(axis=1)
+    return codes, norms.astype(np.int32), _lane_sum(errors * errors)
+
+
+def nearest(
+    query_codes: Int8s,
+    query_norms: Int32s,
+    codes: Int8s,
+    norms: Int32s,
+    k: int,
+    mask: NDArray[np.bool_] | None,
+    *,
+    threads: int = 1,
+) -> Int64s:
+    """See contract.py."""
+    out = np.full((len(query_codes), k), NO_KEY, np.int64)
+    for q, query in enumerate(query_codes):
+        dots = [int(np.dot(query.astype(np.int64), code.astype(np.int64))) for code in codes]
+        scored = [
+            (int(query_norms[q]) + int(norms[i]) - 2 * dot, i)
+            for i, dot in enumerate(dots)
+            if mask is None or mask[i]
+        ]  # fmt: skip
+        for place, (score, i) in enumerate(sorted(scored)[:k]):
+            assert abs(score) <= INT32_MAX
+            out[q, place] = score * 2**32 + i
+    return out
+
+
+def _distances(query: Float64s, points: Float64s, metric: int) -> Float32s:
+    """float32 (n,): the final distances of one query."""
+    if metric == L2:
+        gaps = query - points
+        return _lane_sum(gaps * gaps).astype(np.float32)
+    dots = _lane_sum(query * points)
+    if metric == IP:
+        return (0.0 - dots).astype(np.float32)
+    query_length = np.sqrt(_lane_sum((query * query)[None]))
+    point_lengths = np.sqrt(_lane_sum(points * points))
+    found: Float32s = np.maximum(0.0, 1.0 - dots / (query_length * point_lengths)).astype(np.float32)
+    return found
+
+
+def rerank(
+    queries: Rows,
+    points: Rows,
+    candidates: Int32s,
+    k: int,
+    metric: int,
+    *,
+    lengths: Float64s | None = None,
+    lower: Float64s | None = None,
+    threads: int = 1,
+) -> tuple[Float32s, Int64s]:
+    """See contract.py."""
+    distances = np.full((len(queries), k), np.inf, np.float32)
+    ids = np.full((len(queries), k), -1, np.int64)
+    for q, query in enumerate(_wide(queries)):
+        rows = [int(row) for row in candidates[q] if row >= 0]
+        found = _distances(query, _wide(points[np.array(rows, np.int64)]), metric)
+        for place, (distance, row) in enumerate(sorted(zip(found.tolist(), rows, strict=True))[:k]):
+            distances[q, place], ids[q, place] = distance, row
+    return distances, ids
+
+
+def pairwise(queries: Rows, points: Rows, metric: int, precision: str, *, threads: int = 1) -> NDArray[Any]:
+    """See contract.py."""
+    wide = _wide(points)
+    out = np.empty((len(queries), len(points)), np.float32)
+    for q, query in enumerate(_wide(queries)):
+        out[q] = _distances(query, wide, metric)
+    return out
+
+
+def knn(queries: Rows, points: Rows, k: int, metric: int, mask: NDArray[np.bool_] | None = None) -> tuple[Float32s, Int64s]:
+    """What certified search must return: every distance, sorted by (distance, id), padded with (inf, -1)."""
+    allowed = np.arange(len(points)) if mask is None else np.flatnonzero(mask)
+    candidates = np.broadcast_to(allowed.astype(np.int32), (len(queries), len(allowed)))
+    return rerank(queries, points, candidates, k, metric)

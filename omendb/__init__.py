@@ -1,0 +1,89 @@
+"""omendb: an embedded vector database with exact, certified search and the same answer on every machine.
+
+    import omendb
+
+    db = omendb.DB.build_from_numpy(vectors, ids=words)     # (n, d): float32, float16, bfloat16, int8, uint8, lists
+    for word, distance in db.search(vectors[0], k=5):
+        ...
+    db.save("words.omen")
+    db = omendb.DB.load("words.omen")                       # mapped: instant, shared by processes
+
+How it is made, from the outside in:
+
+    db           the public class: locks, calls, files
+    arrays       judges ids, metadata and paths (vectors are judged by omendb_kernels)
+    generation   all rows at one moment, immutable; a write makes the next one and swaps it in
+    ids, columns the user's names for rows; columns that grow without disturbing their readers
+    snapshot     one sealed safetensors file of named arrays; knows no metric and no index
+    publish      files that appear whole or not at all
+    errors       one tree under OmenError
+
+Distances and neighbours come from omendb_kernels, which knows nothing of the database.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from .db import DB
+from .errors import (
+    AlreadyExists,
+    BatchTooSmall,
+    Closed,
+    CorruptFile,
+    DuplicateId,
+    InvalidIds,
+    InvalidInput,
+    InvalidMetadata,
+    InvalidParameter,
+    NewerFormat,
+    NotAnIndex,
+    NotFinite,
+    NotFound,
+    OmenError,
+    StorageError,
+    UnknownBackend,
+    UnknownId,
+    UnknownMetric,
+    ValueTooLarge,
+    WrongDtype,
+    WrongShape,
+    ZeroVector,
+)
+from .results import BuildReport, Record, SearchResults, Stats
+from .snapshot import FORMAT_VERSION
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DB",
+    "FORMAT_VERSION",
+    "AlreadyExists",
+    "BatchTooSmall",
+    "BuildReport",
+    "Closed",
+    "CorruptFile",
+    "DuplicateId",
+    "InvalidIds",
+    "InvalidInput",
+    "InvalidMetadata",
+    "InvalidParameter",
+    "NewerFormat",
+    "NotAnIndex",
+    "NotFinite",
+    "NotFound",
+    "OmenError",
+    "Record",
+    "SearchResults",
+    "Stats",
+    "StorageError",
+    "UnknownBackend",
+    "UnknownId",
+    "UnknownMetric",
+    "ValueTooLarge",
+    "WrongDtype",
+    "WrongShape",
+    "ZeroVector",
+]
+
+logging.getLogger("omendb").addHandler(logging.NullHandler())

@@ -1,0 +1,244 @@
+"""`omendb demo`: the shipped word vectors built, proved, saved, loaded and searched, one printed step after another."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import omendb_kernels
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from .about import installation, parts
+from .db import DB
+from .errors import InvalidInput
+from .results import SearchResults
+from .words import Floats, Words
+
+DEFAULT_WORDS = ("guitar", "doctor", "seven", "coffee")
+FILE_NAME = "omendb-demo.omen"
+SEED = 2  # draws the pairs of words between which the queries lie
+QUERIES = 1000  # searched with a proof
+CHECKED = 100  # of these, compared with a full scan
+SINGLES = 200  # of these, searched one at a time
+WARM_UP = 2048  # rows: enough to meet every kernel
+LABEL_WIDTH = 7
+TABLE_WIDTH = 38  # two side by side on 80 columns
+BAR_WIDTH = 10
+
+
+class WrongAnswer(Exception):
+    """The demo found an answer that is not what it must be."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One run of the demo: what it searches, how, and where it prints."""
+
+    console: Console
+    words: Words
+    k: int
+    threads: int | None
+
+    def run(self, asked: Sequence[str], folder: Path | None) -> None:
+        """All steps. Raises InvalidInput when no asked word is known, WrongAnswer when a check fails."""
+        known = {text: self.words.find(text) for text in asked}
+        if not any(known.values()):
+            raise InvalidInput("word", repr(asked[0]), self._wanted(asked[0]))
+        self.title()
+        self.prepare()
+        db = self.build()
+        queries = self.words.between(QUERIES, SEED)
+        answers = self.prove(db, queries)
+        self.measure(db, queries)
+        with _folder(folder) as home, self.save_and_load(db, home / FILE_NAME, queries, answers) as loaded:
+            self.neighbours(loaded, list(dict.fromkeys(word for word in known.values() if word)))
+        for text, word in known.items():
+            if word is None:
+                self.console.print(Text(f"word: got {text!r}; wanted {self._wanted(text)}", style="yellow"))
+
+    # ---- the steps ---------------------------------------------------------------------------------------------------
+
+    def title(self) -> None:
+        rows, dim = self.words.vectors.shape
+        facts = installation()
+        libraries = ", ".join(f"{name} {facts['libraries'][name]}" for name in ("numpy", "numba") if name in facts["libraries"])
+        self.console.print()
+        self.console.print(Text.assemble(("omendb demo", "bold"), f"  {rows:,} English words as {dim}-d float32 vectors, by cosine"))
+        self.console.print()
+        threads = self.threads or facts["threads"]
+        self.say(
+            "machine",
+            f"{_count(facts['cores'], 'core')}, {_count(threads, 'thread')}, {facts['backend']} backend; {facts['system']}",
+            f"omendb {facts['omendb']}, Python {facts['python']}, {libraries}",
+        )
+
+    def prepare(self) -> None:
+        """Meet every kernel once, so that no later time holds a compiler's work."""
+        start = time.perf_counter()
+        with self.console.status("compiling kernels (the first run only; they are cached)"):
+            db = DB.build_from_numpy(self.words.vectors[:WARM_UP], metric="cosine", threads=self.threads)
+            db.search(self.words.vectors[:2], k=self.k)
+            self._scan(self.words.vectors[:2])
+        self.say("kernels", f"ready in {_seconds(time.perf_counter() - start)}")
+
+    def build(self) -> DB:
+        bar = Progress(
+            TextColumn(f"{'build':>{LABEL_WIDTH}}", style="bold cyan"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rows"),
+            console=self.console,
+            transient=True,
+        )
+        vectors = self.words.vectors
+        with bar:
+            task = bar.add_task("build", total=len(vectors))
+            start = time.perf_counter()
+            db = DB.build_from_numpy(
+                vectors,
+                ids=self.words.names,
+                metric="cosine",
+                threads=self.threads,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+            seconds = time.perf_counter() - start
+        self.say("build", f"{len(db):,} rows in {_seconds(seconds)}: {_rate(len(db) / seconds)} rows/s")
+        return db
+
+    def prove(self, db: DB, queries: Floats) -> SearchResults:
+        """Search with proof, then compare a part with the plain scan. Raises WrongAnswer unless ids and bits agree."""
+        with self.console.status("searching with proof, then by a full scan"):
+            answers = db.search(queries, k=self.k, threads=self.threads, explain=True)
+            scanned = self._scan(queries[:CHECKED])
+        proof = answers.proof
+        assert proof is not None
+        if not _same(answers[:CHECKED], scanned):
+            raise WrongAnswer("the certified search and the full float64 scan disagree")
+        self.say(
+            "exact",
+            f"{proof.queries:,} queries, each halfway between two random words (no stored row)",
+            f"{proof.certified_first / proof.queries:.1%} proved exact at the first try, the rest by a wider look",
+            f"{proof.rows_reranked:.1f} of {len(db):,} rows re-ranked per query to be sure of {self.k}",
+            f"{CHECKED} of the answers against a full float64 scan: {self._good('identical')}, ids and bits",
+        )
+        return answers
+
+    def measure(self, db: DB, queries: Floats) -> None:
+        start = time.perf_counter()
+        db.search(queries, k=self.k, threads=self.threads)
+        batch = len(queries) / (time.perf_counter() - start)
+        start = time.perf_counter()
+        for query in queries[:SINGLES]:
+            db.search(query, k=self.k, threads=self.threads)
+        single = SINGLES / (time.perf_counter() - start)
+        self.say("speed", f"{_rate(batch)} queries/s in a batch, {_rate(single)} queries/s one by one, all exact")
+
+    @contextmanager
+    def save_and_load(self, db: DB, path: Path, queries: Floats, answers: SearchResults) -> Iterator[DB]:
+        """The saved file, open. Raises WrongAnswer unless it answers as the database in memory did."""
+        start = time.perf_counter()
+        db.save(path, overwrite=True)
+        saved = time.perf_counter() - start
+        start = time.perf_counter()
+        with DB.load(path) as loaded:
+            mapped = time.perf_counter() - start
+            loaded.search(queries[0], k=self.k, threads=self.threads)
+            first = time.perf_counter() - start
+            if not _same(loaded.search(queries, k=self.k, threads=self.threads), answers):
+                raise WrongAnswer("the loaded file answers differently from the database that was saved")
+            shares = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in parts(path).items() if size >= 5e4)
+            self.say("save", f"{path.stat().st_size / 1e6:.1f} MB in {_seconds(saved)}: {shares} MB")
+            self.say(
+                "load",
+                f"mapped in {_seconds(mapped)}, the first answer {_seconds(first)} after the call",
+                f"all {len(queries):,} answers as before saving: {self._good('identical')}, ids and bits",
+            )
+            yield loaded
+
+    def neighbours(self, db: DB, chosen: Sequence[str]) -> None:
+        self.console.print()
+        self.console.print("nearest words by cosine distance (a longer bar is nearer)", style="bold")
+        grid = Table.grid(padding=(1, 4, 0, 0))
+        for left in range(0, len(chosen), 2):
+            grid.add_row(*(self._nearest_words(db, word) for word in chosen[left : left + 2]))
+        self.console.print(grid)
+
+    # ---- their pieces ------------------------------------------------------------------------------------------------
+
+    def _nearest_words(self, db: DB, word: str) -> Table:
+        table = Table(box=None, padding=(0, 1), width=TABLE_WIDTH, show_edge=False, title_justify="left")
+        table.add_column(Text(word, style="bold cyan"), no_wrap=True, ratio=1)
+        table.add_column("distance", justify="right", header_style="dim")
+        table.add_column("", width=BAR_WIDTH, style="cyan")
+        found = db.search(self.words[word], k=self.k + 1, threads=self.threads)  # the word itself comes first
+        others = [(other, distance) for other, distance in found if other != word]
+        for other, distance in others[: self.k]:
+            table.add_row(Text(other), f"{distance:.3f}", self._bar(1 - distance))
+        return table
+
+    def _bar(self, share: float) -> str:
+        """A bar of `share` of the full width, in eighths of a character where those can be printed."""
+        if self.console.options.ascii_only:
+            return "#" * round(share * BAR_WIDTH)
+        whole, eighths = divmod(round(share * BAR_WIDTH * 8), 8)
+        return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
+
+    def _scan(self, queries: Floats) -> SearchResults:
+        """The k nearest by every float64 distance, ordered by (distance, row): no codes, no bounds."""
+        distances = omendb_kernels.pairwise(queries, self.words.vectors, "cosine", precision="exact", threads=self.threads)
+        rows = np.argsort(distances, axis=1, kind="stable")[:, : self.k]
+        names = np.array(self.words.names, dtype=object)
+        return SearchResults(names[rows], np.take_along_axis(distances, rows, axis=1))
+
+    def _wanted(self, text: str) -> str:
+        near = self.words.near_spellings(text)
+        return "one of the shipped words" + (f": {', '.join(near)}?" if near else "")
+
+    def say(self, label: str, *lines: str) -> None:
+        """One step: its name in the margin, what it found beside it."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(width=LABEL_WIDTH, justify="right", style="bold cyan")
+        grid.add_column()
+        grid.add_row(label, Group(*lines))
+        self.console.print(grid)
+
+    def _good(self, text: str) -> str:
+        return f"[bold green]{text}[/]"
+
+
+@contextmanager
+def _folder(wish: Path | None) -> Iterator[Path]:
+    """The user's folder, made if it is missing; else one that is gone afterwards."""
+    if wish is not None:
+        wish.mkdir(parents=True, exist_ok=True)
+        yield wish
+        return
+    with tempfile.TemporaryDirectory(prefix="omendb-demo-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def _same(left: SearchResults, right: SearchResults) -> bool:
+    """Equal ids, and distances of equal bits."""
+    bits = (left.distances.view(np.int32), right.distances.view(np.int32))
+    return np.array_equal(left.ids, right.ids) and np.array_equal(*bits)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+def _rate(rate: float) -> str:
+    """Three digits are what a timing can promise."""
+    return f"{float(f'{rate:.3g}'):,.0f}"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,107 @@
+"""The errors of omendb: one tree under `OmenError`.
+
+    OmenError
+      InvalidInput (ValueError)        an argument cannot be served: .argument, .got, .wanted
+        WrongShape, WrongDtype (TypeError), NotFinite, ValueTooLarge, ZeroVector
+        InvalidParameter               UnknownMetric, UnknownBackend
+        InvalidIds                     DuplicateId
+        InvalidMetadata, BatchTooSmall
+      UnknownId (KeyError)             no row has this id
+      StorageError                     NotFound (FileNotFoundError), AlreadyExists (FileExistsError)
+        CorruptFile                    NotAnIndex
+        NewerFormat
+      Closed                           the database was used after close()
+
+Whatever raises one of these has changed nothing: not the database, not a file.
+"""
+
+from __future__ import annotations
+
+from omendb_kernels import (
+    InvalidInput,
+    InvalidParameter,
+    NotFinite,
+    OmenError,
+    UnknownBackend,
+    UnknownMetric,
+    ValueTooLarge,
+    WrongDtype,
+    WrongShape,
+    ZeroVector,
+)
+
+__all__ = [
+    "AlreadyExists",
+    "BatchTooSmall",
+    "Closed",
+    "CorruptFile",
+    "DuplicateId",
+    "InvalidIds",
+    "InvalidInput",
+    "InvalidMetadata",
+    "InvalidParameter",
+    "NewerFormat",
+    "NotAnIndex",
+    "NotFinite",
+    "NotFound",
+    "OmenError",
+    "StorageError",
+    "UnknownBackend",
+    "UnknownId",
+    "UnknownMetric",
+    "ValueTooLarge",
+    "WrongDtype",
+    "WrongShape",
+    "ZeroVector",
+]
+
+
+class InvalidIds(InvalidInput):
+    """Ids of the wrong length, of mixed or foreign kind, negative, empty, bool, or given twice."""
+
+
+class DuplicateId(InvalidIds):
+    """An id twice in one batch, or an id that the index already holds."""
+
+
+class InvalidMetadata(InvalidInput):
+    """Not one JSON object or None per row."""
+
+
+class BatchTooSmall(InvalidInput):
+    """Fewer rows than the bulk call is made for; `add_batch` takes any number."""
+
+
+class UnknownId(OmenError, KeyError):
+    """No row of the index has this id."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # KeyError would print the message in quotes
+
+
+class StorageError(OmenError):
+    """A file could not be written or read; the message holds the operating system's reason."""
+
+
+class NotFound(StorageError, FileNotFoundError):
+    """No such file, or no such folder to save into."""
+
+
+class AlreadyExists(StorageError, FileExistsError):
+    """The path is taken and `overwrite=True` was not given."""
+
+
+class CorruptFile(StorageError):
+    """The file is truncated, damaged, or says things that cannot be true."""
+
+
+class NotAnIndex(CorruptFile):
+    """The file does not begin as an omendb index does."""
+
+
+class NewerFormat(StorageError):
+    """The file was written by a newer omendb; the message names both format versions."""
+
+
+class Closed(OmenError):
+    """The database was used after close()."""

@@ -1,0 +1,91 @@
+"""What the database gives back: small values without behaviour of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omendb_kernels import Proof
+
+from .ids import IdKind, Key
+
+Metadata = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResults:
+    """The nearest rows, nearest first; equal distances in the order in which the rows were added.
+
+    ids: int64, or objects of str; distances: float32. Both of shape (c,) for one query and (m, c) for m queries,
+    c = min(k, rows allowed). metadata: a list (of lists) of the same shape, None unless it was asked for.
+    proof: how exactness was proved, None unless `explain=True`.
+
+    One query: iteration gives (id, distance), or (id, distance, metadata). Many: iteration gives one SearchResults each.
+    """
+
+    ids: NDArray[Any]
+    distances: NDArray[np.float32]
+    metadata: list[Any] | None = None
+    proof: Proof | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Any:
+        metadata = None if self.metadata is None else self.metadata[i]
+        if self.ids.ndim == 2:
+            return SearchResults(self.ids[i], self.distances[i], metadata)
+        key, distance = self.ids[i], float(self.distances[i])
+        key = key if isinstance(key, str) else int(key)
+        return (key, distance) if self.metadata is None else (key, distance, metadata)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One row as it was given: its id, its vector (d,) in its own dtype, its metadata."""
+
+    id: Key
+    vector: NDArray[Any]
+    metadata: Metadata | None
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did. index: how it searches; seconds: of the wall clock."""
+
+    rows: int
+    seconds: float
+    index: str = "flat"
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows / max(self.seconds, 1e-9)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Facts about a database.
+
+    rows: live ones; deleted: rows that still take space until the next save; dim and dtype: None until the first rows fix
+    them; ids: their kind, likewise; nbytes: vectors, codes, ids and metadata, mapped or in memory; codec: scale, bounds
+    and so on, None while rows are searched without codes; path and file_bytes: of the file last loaded, else None.
+    """
+
+    rows: int
+    deleted: int
+    dim: int | None
+    metric: str
+    dtype: str | None
+    ids: IdKind | None
+    index: str
+    nbytes: int
+    codec: dict[str, Any] | None
+    path: str | None
+    file_bytes: int | None

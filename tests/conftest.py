@@ -1,0 +1,74 @@
+"""What every test may use: fresh seeds that can be replayed, and switches for the lanes.
+
+`--seed N` replays a run, `--long` adds the tests marked `long`, and the variable OMENDB_TEST_BLOCK_NUMBA=1
+makes numba look absent (the numpy lane of ci/test).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+
+NUMBA_BLOCKED = os.environ.get("OMENDB_TEST_BLOCK_NUMBA") == "1"
+if NUMBA_BLOCKED:
+    sys.modules["numba"] = None  # type: ignore[assignment]  # `import numba` now raises ImportError
+
+hypothesis.settings.register_profile("short", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=2_000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="replay the run that printed this seed")
+    parser.addoption("--long", action="store_true", help="run the tests marked long, and more examples")
+
+
+@pytest.hookimpl(tryfirst=True)  # before hypothesis reads its own seed
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        config.option.seed = secrets.randbits(32)
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(config.option.seed)
+    hypothesis.settings.load_profile("long" if config.option.long else "short")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.option.seed}; numba: {'blocked' if NUMBA_BLOCKED else 'allowed'}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    if exitstatus:
+        terminalreporter.write_line(f"replay with --seed {config.option.seed}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.long:
+        skip = pytest.mark.skip(reason="needs --long")
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers of this run and this test: the same whichever other tests run."""
+    return np.random.default_rng([request.config.option.seed, zlib.crc32(request.node.nodeid.encode())])
+
+
+@pytest.fixture
+def frozen() -> Callable[[Any], np.ndarray]:
+    """Turns an array into a read-only copy: code that writes into its input then raises."""
+
+    def freeze(array: Any) -> np.ndarray:
+        copy = np.array(array, copy=True)
+        copy.setflags(write=False)
+        return copy
+
+    return freeze
