@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 # Older OpenBLAS builds need these on some processors; they slow a current one, ours and the peers' alike. Unset for all,
 # before NumPy reads them, and said in the report.
@@ -13,7 +13,7 @@ UNSET = {name: os.environ.pop(name) for name in ("OPENBLAS_CORETYPE", "OPENBLAS_
 import typer  # noqa: E402
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-Data = Annotated[Optional[Path], typer.Option(help="A folder of data sets; without it the shipped word vectors.")]
+Data = Annotated[Path | None, typer.Option(help="A folder of data sets; without it the shipped word vectors.")]
 
 
 @app.callback()

@@ -24,6 +24,8 @@ def installation() -> dict[str, Any]:
         "location": str(Path(__file__).parent),
         "namesake": namesake(),
         **omendb_kernels.facts(),
+        "backend": omendb_kernels.backend_name(),
+        "backends": omendb_kernels.list_backends(),
     }
 
 

@@ -87,11 +87,20 @@ def info(
         typer.echo(_namesake_warning(facts), err=True)
 
 
-def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
+def _print_facts(facts: dict[str, Any]) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        grid.add_row(Text(name, style="cyan"), str(value))
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {'usable' if item is None else item}" for key, item in value.items())
+        grid.add_row(Text(name, style="cyan"), Text("-" if value is None else str(value)))
     _console().print(grid)
+
+
+def _namesake_warning(facts: dict[str, Any]) -> str:
+    return (
+        f"omendb: another project's distribution, 'omendb' {facts['namesake']}, is installed beside omendb-kernels; each "
+        "overwrites files of the other. Uninstall both, then install omendb-kernels."
+    )
 
 
 def main() -> None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import omendb_kernels
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+import omendb_kernels
 
 from .about import installation, parts
 from .db import DB
@@ -71,7 +72,8 @@ class Demo:
         facts = installation()
         libraries = ", ".join(f"{name} {facts['libraries'][name]}" for name in ("numpy", "numba") if name in facts["libraries"])
         self.console.print()
-        self.console.print(Text.assemble(("omendb demo", "bold"), f"  {rows:,} English words as {dim}-d float32 vectors, by cosine"))
+        subject = f"  {rows:,} English words as {dim}-d float32 vectors, by cosine"
+        self.console.print(Text.assemble(("omendb demo", "bold"), subject))
         self.console.print()
         threads = self.threads or facts["threads"]
         self.say(
@@ -126,7 +128,7 @@ class Demo:
             "exact",
             f"{proof.queries:,} queries, each halfway between two random words (no stored row)",
             f"{proof.certified_first / proof.queries:.1%} proved exact at the first try, the rest by a wider look",
-            f"{proof.rows_reranked:.1f} of {len(db):,} rows re-ranked per query to be sure of {self.k}",
+            f"{proof.rows_per_query.mean():.1f} of {len(db):,} rows re-ranked per query to be sure of {self.k}",
             f"{CHECKED} of the answers against a full float64 scan: {self._good('identical')}, ids and bits",
         )
         return answers

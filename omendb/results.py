@@ -25,6 +25,7 @@ class SearchResults:
     proof: how exactness was proved, None unless `explain=True`.
 
     One query: iteration gives (id, distance), or (id, distance, metadata). Many: iteration gives one SearchResults each.
+    A slice gives SearchResults.
     """
 
     ids: NDArray[Any]
@@ -38,9 +39,9 @@ class SearchResults:
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, i: int) -> Any:
+    def __getitem__(self, i: int | slice) -> Any:
         metadata = None if self.metadata is None else self.metadata[i]
-        if self.ids.ndim == 2:
+        if self.ids.ndim == 2 or isinstance(i, slice):
             return SearchResults(self.ids[i], self.distances[i], metadata)
         key, distance = self.ids[i], float(self.distances[i])
         key = key if isinstance(key, str) else int(key)

@@ -17,7 +17,7 @@ float64, and proves that no other row can be nearer; what is not proved is redon
 """
 
 from .arrays import VECTOR_KINDS, Rows, as_count, as_k, as_mask, as_queries, as_vectors
-from .dispatch import backends, use_backend
+from .dispatch import backend_name, list_backends, use_backend
 from .errors import (
     InvalidInput,
     InvalidParameter,
@@ -59,11 +59,12 @@ __all__ = [
     "as_queries",
     "as_threads",
     "as_vectors",
-    "backends",
+    "backend_name",
     "compute_distances",
     "facts",
     "knn",
     "knn_certified",
+    "list_backends",
     "pairwise",
     "rerank",
     "use_backend",

@@ -2,7 +2,7 @@
 
 import json
 
-from . import backends, facts
+from . import facts, list_backends
 
 if __name__ == "__main__":
-    print(json.dumps({**facts(), "backends": {name: why or "usable" for name, why in backends().items()}}, indent=2))
+    print(json.dumps({**facts(), "backends": {name: why or "usable" for name, why in list_backends().items()}}, indent=2))

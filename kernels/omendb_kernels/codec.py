@@ -173,7 +173,8 @@ def _tree_sum(values: Float64s) -> Float64s:
         values = values[:half] + values[half : 2 * half]
         if len(rest):
             values = np.concatenate([values, rest])
-    return values[0]
+    total: Float64s = values[0]
+    return total
 
 
 def _best_scale(sample: Float64s, floor: float) -> tuple[float, float]:

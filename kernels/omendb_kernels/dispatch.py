@@ -69,6 +69,11 @@ def _first_usable() -> Backend:
     return _default
 
 
+def backend_name() -> str:
+    """The name of the backend in force. Raises UnknownBackend when OMENDB_BACKEND names none that is usable."""
+    return backend().NAME
+
+
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Compute with this backend inside the `with` block (this thread or task only). Raises UnknownBackend."""
@@ -79,6 +84,6 @@ def use_backend(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def backends() -> dict[str, str | None]:
+def list_backends() -> dict[str, str | None]:
     """Each known backend with the reason why it cannot be used here, None where it can."""
     return {name: found if isinstance(found := _load(name), str) else None for name in BACKENDS}

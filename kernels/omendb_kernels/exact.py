@@ -58,6 +58,7 @@ class Proof:
         return np.concatenate(self._per_query) if self._per_query else np.zeros(0, np.int64)
 
     def add_block(self, rows: NDArray[np.int64]) -> None:
+        """Count one more block of queries: the rows re-ranked for each."""
         self.queries += len(rows)
         self.rows_reranked += int(rows.sum())
         self._per_query.append(rows)
