@@ -29,5 +29,13 @@ def exact(data: Data = None, oracle: int = 20, rounds: int = 15) -> None:
     raise typer.Exit(bench.report(data, oracle, rounds, UNSET))
 
 
+@app.command()
+def start(data: Data = None, rounds: int = 9) -> None:
+    """Import time, load time, and the time to the first answer of a fresh process."""
+    from . import start as bench
+
+    raise typer.Exit(bench.report(data, rounds))
+
+
 if __name__ == "__main__":
     app(prog_name="python -m bench")

@@ -6,6 +6,7 @@ does meanwhile. Only one writer at a time may derive a generation from another (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,11 +28,13 @@ from omendb_kernels import (
 
 from .arrays import as_ids, as_metadata
 from .columns import Texts
-from .errors import DuplicateId, OmenError, UnknownId
+from .errors import CorruptFile, DuplicateId, OmenError, UnknownId
 from .ids import IdKind, Ids, Keys, as_list
 from .snapshot import Arrays, Facts
 
 Progress = Callable[[int, int], None]
+
+_PROGRESS_ROWS = 16_384  # coded between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,10 @@ class Generation:
         if self.points is None or columns == 0 or len(queries) == 0:
             nothing = np.empty((len(queries), columns), np.float32)
             return nothing, np.empty(nothing.shape, np.int64), Proof()
-        return knn_certified(queries.native(), self.points, columns, mask=allowed, threads=threads)
+        distances, found, proof = knn_certified(queries.native(), self.points, columns, mask=allowed, threads=threads)
+        if (found < 0).any():  # fewer rows than there are: only where a file lied about its codes
+            raise CorruptFile("the codes of the loaded file are damaged: a search missed rows; load it with verify=True")
+        return distances, found, proof
 
     # --- the next generation -------------------------------------------------------------------------------------
 
@@ -133,17 +139,15 @@ class Generation:
         if len(rows) == 0:
             return self, keys
         first = len(self) == 0
-        if first or self.points is None:
-            owned = Rows(rows.data.copy(), rows.kind)  # the caller may change theirs later
-            points = PointSet.encode(owned, self.metric, threads=threads, progress=progress)
-        else:
-            points = self.points.extend(rows, threads=threads)
+        before = None if first else self.points
+        if before is None:
+            before = PointSet.empty(rows.dim, self.metric, rows.kind)
         grown = Generation(
             self.metric,
             rows.dim,
             rows.kind,
             kind,
-            points,
+            _extended(before, rows, threads, progress),
             Ids.of(kind, keys) if first or self.ids is None else self.ids.append(keys),
             self._grown_metadata(texts, len(rows), first),
             None if first or self.live is None else np.concatenate([self.live, np.ones(len(rows), np.bool_)]),
@@ -201,6 +205,8 @@ class Generation:
         arrays: Arrays = {}
         if now.points is not None and now.ids is not None:
             facts["points"], points = now.points.state()
+            if not math.isfinite(now.points.max_length):
+                raise CorruptFile("the lengths of the loaded file are damaged; load it with verify=True")
             arrays |= {f"points.{name}": array for name, array in points.items()}
             arrays |= {f"ids.{name}": array for name, array in now.ids.arrays().items()}
         if now.metadata is not None:
@@ -212,7 +218,7 @@ class Generation:
         """The generation that `state` described; arrays are used in place. ValueError where they contradict each other."""
         try:
             return cls._restore(facts, arrays)
-        except (KeyError, TypeError, OmenError) as error:
+        except (KeyError, TypeError, OverflowError, RecursionError, OmenError) as error:  # of numbers and lists beyond reason
             raise ValueError(f"not the state of an index: {error!r}") from error
 
     @classmethod
@@ -221,7 +227,7 @@ class Generation:
         PointSet.empty(1 if dim is None else dim, metric, "float32" if dtype is None else dtype)  # judges all three
         if kind not in (None, "row", "int", "str"):
             raise ValueError("an unknown kind of ids")
-        next_row = as_count(facts["next_row"], "next_row", 0, 2**63 - 1)
+        next_row = as_count(facts["next_row"], "next_row", 0, 2**62)  # far from where adding rows would overflow
         rows = as_count(facts["rows"], "rows", 0)
         empty = cls(metric, dim, dtype, kind, next_row=next_row)
         if rows == 0:
@@ -229,12 +235,24 @@ class Generation:
         points = PointSet.restore(facts["points"], _under("points.", arrays))
         if (points.metric, points.dim, points.kind, len(points)) != (metric, dim, dtype, rows):
             raise ValueError("the rows are not what the facts say")
+        if not 0 <= points.max_length < math.inf:
+            raise ValueError("the longest row is of an impossible length")
         if kind is None:
             raise ValueError("rows without ids")
         ids = Ids.restore(kind, _under("ids.", arrays), rows, next_row)
         texts = _under("metadata.", arrays)
         metadata = Texts.restore(texts["bytes"], texts["offsets"], rows) if texts else None
         return replace(empty, points=points, ids=ids, metadata=metadata)
+
+
+def _extended(points: PointSet, rows: Rows, threads: int, progress: Progress | None) -> PointSet:
+    """Always `extend`, the first time too: how calls cut the rows must not show in the codes."""
+    step = len(rows) if progress is None else _PROGRESS_ROWS
+    for start in range(0, len(rows), step):
+        points = points.extend(rows[start : start + step], threads=threads)
+        if progress is not None:
+            progress(min(start + step, len(rows)), len(rows))
+    return points
 
 
 def _under(prefix: str, arrays: Arrays) -> Arrays:

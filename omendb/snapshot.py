@@ -214,8 +214,8 @@ class Snapshot:
             raise
         except FileNotFoundError as error:
             raise NotFound(f"no file {source}") from error
-        except OSError as error:
-            raise StorageError(f"cannot read {source}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: it shrank before it was mapped
+            raise StorageError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from error
         try:
             return cls._of(source, header, np.frombuffer(mapped, np.uint8))
         except (ValueError, RecursionError) as error:

@@ -167,10 +167,12 @@ def _from_torch(x: Any, name: str) -> Rows | None:
     tensor = x.detach()
     if tensor.device.type != "cpu":
         raise WrongDtype(name, f"a tensor on {tensor.device}", "a tensor on the CPU")
+    if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
+        raise WrongDtype(name, f"a tensor of layout {tensor.layout}, {tensor.dtype}", "a dense tensor")
     if str(tensor.dtype) == "torch.bfloat16":
         torch = importlib.import_module("torch")
         return Rows(tensor.view(torch.int16).numpy().view(np.uint16), "bfloat16")
-    return _as_rows(tensor.numpy(), name)
+    return _as_rows(tensor.resolve_conj().resolve_neg().numpy(), name)
 
 
 def _round_to_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Rows
-from .contract import CODE_ALIGN, Float32s, Float64s, Int8s
+from .contract import CODE_ALIGN, CodeRows, Float32s, Float64s, Int8s
 from .metrics import METRICS
 
 SEED = 0x6F6D656E  # "omen"
@@ -239,6 +239,11 @@ class QueryCodes:
     residuals: Float64s
     lengths: Float64s
     exact: NDArray[np.bool_]
+
+    @property
+    def rows(self) -> CodeRows:
+        """As the integer ops take them."""
+        return CodeRows(self.codes, self.norms)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> QueryCodes:
         return QueryCodes(

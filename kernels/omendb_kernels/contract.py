@@ -30,7 +30,7 @@ Integers make l2 and ip exact in float64 as they are: no separate integer path i
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,21 @@ INT32_MAX = 2**31 - 1
 NO_KEY = (INT32_MAX << 32) | 0xFFFFFFFF
 CODE_ALIGN = 32  # codes are padded to a multiple of this many coordinates
 LANES = 8
+
+
+class CodeRows(NamedTuple):
+    """Coded rows as the integer ops see them: codes int8 (n, D), norms int32 (n,), wide int32 (n,) or None.
+
+    The distance of two is D(a, b) = norms[a] + norms[b] - 2 (<codes[a], codes[b]> + wide[a] * wide[b]).
+    """
+
+    codes: Int8s
+    norms: Int32s
+    wide: Int32s | None = None
+
+    def take(self, rows: NDArray[Any]) -> CodeRows:
+        """The chosen rows."""
+        return CodeRows(self.codes[rows], self.norms[rows], None if self.wide is None else self.wide[rows])
 
 
 class Backend(Protocol):
@@ -67,17 +82,9 @@ class Backend(Protocol):
         """
 
     def nearest(
-        self,
-        query_codes: Int8s,
-        query_norms: Int32s,
-        codes: Int8s,
-        norms: Int32s,
-        k: int,
-        mask: NDArray[np.bool_] | None,
-        *,
-        threads: int,
+        self, queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_] | None, *, threads: int
     ) -> Int64s:
-        """int64 (m, k): each query's k smallest keys, ascending; score = query_norm + norm - 2 <c_q, c_x>.
+        """int64 (m, k): each query's k smallest keys, ascending; score = D(query, point).
 
         Rows that the mask refuses never appear; fewer than k allowed rows leave NO_KEY at the end. Cost m * n * D.
         """

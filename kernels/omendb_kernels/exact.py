@@ -141,7 +141,7 @@ def _round(
     """One scan: distances and ids (m, k), the worst score kept, and how many rows each query had to finish."""
     assert points.codec is not None
     ops, codec, outliers = backend(), points.codec, points.outliers
-    keys = ops.nearest(coded.codes, coded.norms, points.codes, points.scan_norms, keep, mask, threads=threads)
+    keys = ops.nearest(coded.rows, points.scanned, keep, mask, threads=threads)
     scores, candidates = unpack(keys)
     worst = scores[:, -1].copy()
     residuals = points.residuals[candidates]
@@ -149,9 +149,7 @@ def _round(
         # Outliers are searched apart, with their own bounds, so that the cap holds for all rows of the main scan.
         candidates[residuals > np.float32(codec.residual_cap)] = -1
         allowed = None if mask is None else np.ascontiguousarray(mask[outliers.ids])
-        apart = ops.nearest(
-            coded.codes, coded.norms, outliers.codes, outliers.norms, len(outliers.ids), allowed, threads=threads
-        )
+        apart = ops.nearest(coded.rows, outliers.rows, len(outliers.ids), allowed, threads=threads)
         apart_scores, places = unpack(apart)
         scores = np.concatenate([scores, apart_scores], axis=1)
         residuals = np.concatenate([residuals, outliers.residuals[places]], axis=1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from . import codec as coding
 from .arrays import MAX_DIM, Rows, as_count, as_vectors, empty_rows, storage_dtype
 from .codec import Codec, QueryCodes
-from .contract import Float32s, Float64s, Int8s, Int32s
+from .contract import CodeRows, Float32s, Float64s, Int8s, Int32s
 from .dispatch import backend
 from .errors import InvalidInput, InvalidParameter, WrongShape
 from .machine import as_threads
@@ -72,8 +72,7 @@ class Outliers:
     """Rows whose residual exceeds the cap: searched apart, by their own bounds."""
 
     ids: NDArray[np.int64]
-    codes: Int8s
-    norms: Int32s
+    rows: CodeRows
     residuals: Float32s
 
 
@@ -131,14 +130,18 @@ class PointSet:
     def wide(self) -> Int32s | None:
         return self._column("wide")  # type: ignore[no-any-return]
 
-    @property
-    def scan_norms(self) -> Int32s:
-        """The norms a scan adds to its scores: the codes' own, or zeros for ip, which ranks by the dot alone."""
-        return self.code_norms if self.metric != "ip" else self._zeros
+    @functools.cached_property
+    def scanned(self) -> CodeRows:
+        """The codes as queries are compared with them: with their norms, but for ip, which ranks by the dot alone."""
+        norms = self.code_norms if self.metric != "ip" else np.zeros(len(self), np.int32)
+        return CodeRows(self.codes, norms)
 
     @functools.cached_property
-    def _zeros(self) -> Int32s:
-        return np.zeros(len(self), np.int32)
+    def nodes(self) -> CodeRows:
+        """The codes as they are compared with each other: for ip with the wide coordinate, which turns it into l2."""
+        if self.wide is None:
+            return CodeRows(self.codes, self.code_norms)
+        return CodeRows(self.codes, self.code_norms + self.wide * self.wide, self.wide)
 
     @property
     def nbytes(self) -> int:
@@ -150,7 +153,7 @@ class PointSet:
         """The rows above the residual cap, in id order; found once, then kept."""
         assert self.codec is not None
         ids = np.flatnonzero(self.residuals > np.float32(self.codec.residual_cap))
-        return Outliers(ids, self.codes[ids], self.scan_norms[ids], self.residuals[ids])
+        return Outliers(ids, self.scanned.take(ids), self.residuals[ids])
 
     # ---- making ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Rows
-from ..contract import CODE_ALIGN, INT32_MAX, LANES, NO_KEY, Float32s, Float64s, Int8s, Int32s, Int64s
+from ..contract import CODE_ALIGN, INT32_MAX, LANES, NO_KEY, CodeRows, Float32s, Float64s, Int8s, Int32s, Int64s
 
 NAME = "reference"
 L2, COSINE, IP = 0, 1, 2
@@ -84,25 +84,22 @@ def encode(
     return codes, norms.astype(np.int32), _lane_sum(errors * errors)
 
 
+def _code_distance(a: CodeRows, i: int, b: CodeRows, j: int) -> int:
+    """D of row i of a and row j of b, in Python integers."""
+    dot = int(np.dot(a.codes[i].astype(np.int64), b.codes[j].astype(np.int64)))
+    if a.wide is not None and b.wide is not None:
+        dot += int(a.wide[i]) * int(b.wide[j])
+    return int(a.norms[i]) + int(b.norms[j]) - 2 * dot
+
+
 def nearest(
-    query_codes: Int8s,
-    query_norms: Int32s,
-    codes: Int8s,
-    norms: Int32s,
-    k: int,
-    mask: NDArray[np.bool_] | None,
-    *,
-    threads: int = 1,
+    queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_] | None, *, threads: int = 1
 ) -> Int64s:
     """See contract.py."""
-    out = np.full((len(query_codes), k), NO_KEY, np.int64)
-    for q, query in enumerate(query_codes):
-        dots = [int(np.dot(query.astype(np.int64), code.astype(np.int64))) for code in codes]
-        scored = [
-            (int(query_norms[q]) + int(norms[i]) - 2 * dot, i)
-            for i, dot in enumerate(dots)
-            if mask is None or mask[i]
-        ]  # fmt: skip
+    out = np.full((len(queries.codes), k), NO_KEY, np.int64)
+    for q in range(len(queries.codes)):
+        allowed = [i for i in range(len(points.codes)) if mask is None or mask[i]]
+        scored = [(_code_distance(queries, q, points, i), i) for i in allowed]
         for place, (score, i) in enumerate(sorted(scored)[:k]):
             assert abs(score) <= INT32_MAX
             out[q, place] = score * 2**32 + i
@@ -116,7 +113,7 @@ def _distances(query: Float64s, points: Float64s, metric: int) -> Float32s:
         return _lane_sum(gaps * gaps).astype(np.float32)
     dots = _lane_sum(query * points)
     if metric == IP:
-        return (0.0 - dots).astype(np.float32)
+        return (0.0 - dots).astype(np.float32) + np.float32(0)  # a dot that rounds to 0 gives +0.0, equal to any other
     query_length = np.sqrt(_lane_sum((query * query)[None]))
     point_lengths = np.sqrt(_lane_sum(points * points))
     found: Float32s = np.maximum(0.0, 1.0 - dots / (query_length * point_lengths)).astype(np.float32)

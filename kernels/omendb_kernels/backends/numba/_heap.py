@@ -9,7 +9,6 @@ from numba import njit
 
 from ._rows import JIT
 
-
 @njit(**JIT)
 def replace_root(heap: Any, key: Any) -> None:
     """Put `key` in place of the root of a full heap (fill it with NO_KEY first). The caller has compared it."""
@@ -26,6 +25,16 @@ def replace_root(heap: Any, key: Any) -> None:
         heap[hole] = heap[child]
         hole = child
     heap[hole] = key
+
+
+@njit(**JIT)
+def push_places(heap: Any, scores: Any, places: Any, count: Any, base: Any, first: Any) -> None:
+    """The keys (base + scores[j], first + j) of the `count` first places j into the heap."""
+    for i in range(count):
+        j = np.int64(places[i])
+        key = ((base + np.int64(scores[j])) << 32) | (first + j)
+        if key < heap[0]:
+            replace_root(heap, key)
 
 
 @njit(**JIT)

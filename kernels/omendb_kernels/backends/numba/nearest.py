@@ -1,7 +1,8 @@
 """nearest: integer scores and the k best, fused; scores never leave the cache.
 
-A tile of code rows (TILE * D bytes) stays in L1/L2 while a block of queries passes over it. LLVM turns the inner product
-into vector multiply-adds. m * n * D multiply-adds, n * D bytes read per block of queries.
+Many queries: a chunk of code rows is packed once and every query of the block passes over it, tile by tile (_tile.py); what
+can still enter a query's heap is found by vector comparisons (_scores.py). m * n * D multiply-adds, n * D bytes read a block.
+Few queries: packing would cost more than it saves, so each row is met where it lies.
 """
 
 from __future__ import annotations
@@ -12,76 +13,99 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ...contract import NO_KEY, Int8s, Int32s, Int64s
+from ...contract import NO_KEY, CodeRows, Int64s
 from ...keys import pack, unpack
 from ...parallel import blocks, run
-from ._heap import replace_root
+from ._codes import code_dot, readable_codes
+from ._heap import push_places, replace_root
 from ._rows import JIT, unlocked
+from ._scores import NO_SCORE, WIDTH, below, settle
+from ._tile import COLUMNS, ROWS, new_left, new_panels, products, set_left, set_right
 
-TILE = 256
-QUERY_BLOCK = 64
+FEW = 4  # fewer queries are scanned without packing
+QUERY_BLOCK = 2048
+CHUNK_BYTES = 1 << 17  # of packed codes: they stay in the second cache with a line of scores
+LEAST_PART = 4096  # rows that are worth a thread of their own
 SPARSE = 4  # gather the allowed rows first when fewer than one in this many is allowed
 
 
-def nearest(
-    query_codes: Int8s,
-    query_norms: Int32s,
-    codes: Int8s,
-    norms: Int32s,
-    k: int,
-    mask: NDArray[np.bool_] | None,
-    *,
-    threads: int,
-) -> Int64s:
+def nearest(queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_] | None, *, threads: int) -> Int64s:
     """See contract.py."""
-    if mask is not None and np.count_nonzero(mask) * SPARSE < len(codes):
+    if mask is not None and np.count_nonzero(mask) * SPARSE < len(mask):
         ids = np.flatnonzero(mask)
-        keys = nearest(query_codes, query_norms, codes[ids], norms[ids], k, None, threads=threads)
+        keys = nearest(queries, points.take(ids), k, None, threads=threads)
         scores, places = unpack(keys)
         found = places >= 0
         keys[found] = pack(scores[found], ids[places[found]])
         return keys
-    m, n = len(query_codes), len(codes)
+    own, others = readable_codes(queries), readable_codes(points)
+    m, n = len(queries.codes), len(points.codes)
     allowed = np.zeros(0, np.bool_) if mask is None else unlocked(mask)
-    query_step = max(1, min(QUERY_BLOCK, -(-m // threads)))
-    query_blocks = list(blocks(m, query_step))
-    row_parts = max(1, min(threads // max(1, len(query_blocks)), n // TILE))
-    heaps = np.full((row_parts, m, k), NO_KEY, np.int64)
-    tasks = [
-        (part, first, last) for part in range(row_parts) for first, last in query_blocks
-    ]  # fmt: skip
-    query_codes, codes, norms = unlocked(query_codes), unlocked(codes), unlocked(norms)
+    step = max(1, min(QUERY_BLOCK, -(-m // threads)))
+    query_blocks = list(blocks(m, step))
+    parts = max(1, min(threads // max(1, len(query_blocks)), n // LEAST_PART))
+    heaps = np.full((parts, m, k), NO_KEY, np.int64)
+    chunk = max(WIDTH, CHUNK_BYTES // points.codes.shape[1] // WIDTH * WIDTH)
 
     def scan(task: tuple[int, int, int]) -> None:
         part, first, last = task
-        start, stop = part * n // row_parts, (part + 1) * n // row_parts
-        _scan(query_codes, query_norms, codes, norms, allowed, first, last, start, stop, heaps[part])
+        start, stop = part * n // parts, (part + 1) * n // parts
+        if last - first < FEW:
+            _scan(*own, *others, allowed, first, last, start, stop, heaps[part])
+        else:
+            _tiles(*own, *others, allowed, first, last, start, stop, chunk, heaps[part])
 
-    run(scan, tasks, threads)
-    merged = heaps.transpose(1, 0, 2).reshape(m, row_parts * k)
+    run(scan, [(part, first, last) for part in range(parts) for first, last in query_blocks], threads)
+    merged = heaps.transpose(1, 0, 2).reshape(m, parts * k)
     merged.sort(axis=1)
     return merged[:, :k]
 
 
 @njit(**JIT)
-def _scan(
-    query_codes: Any, query_norms: Any, codes: Any, norms: Any, allowed: Any, first: Any, last: Any, start: Any, stop: Any,
-    heaps: Any,
+def _tiles(
+    query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, allowed: Any,
+    first: Any, last: Any, start: Any, stop: Any, chunk: Any, heaps: Any,
 ) -> None:  # fmt: skip
     dim = codes.shape[1]
-    scores = np.empty(TILE, np.int32)
-    for low in range(start, stop, TILE):
-        high = min(low + TILE, stop)
-        for q in range(first, last):
-            for i in range(low, high):
-                dot = np.int32(0)
-                for j in range(dim):
-                    dot = np.int32(dot + np.int32(query_codes[q, j]) * np.int32(codes[i, j]))
-                scores[i - low] = np.int32(query_norms[q] + norms[i] - 2 * dot)
-            heap = heaps[q]
-            limit = np.int32(heap[0] >> 32)
-            for i in range(low, high):
-                # Ids ascend, so an equal score loses against every row already kept.
-                if scores[i - low] < limit and (len(allowed) == 0 or allowed[i]):
-                    replace_root(heap, (np.int64(scores[i - low]) << 32) | i)
-                    limit = np.int32(heap[0] >> 32)
+    left, panels = new_left(last - first, dim), new_panels(chunk, dim)
+    dots = np.empty((ROWS, chunk), np.int32)
+    bias, scores, places = np.empty(chunk, np.int32), np.empty(chunk, np.int32), np.empty(chunk, np.int32)
+    for q in range(first, last):
+        set_left(left, q - first, query_codes[q])
+    for low in range(start, stop, chunk):
+        count = min(chunk, stop - low)
+        steps = (count + WIDTH - 1) // WIDTH
+        bias[:] = NO_SCORE
+        for j in range(count):
+            shift = set_right(panels, j, codes[low + j])
+            if len(allowed) == 0 or allowed[low + j]:
+                bias[j] = norms[low + j] + np.int32(2) * shift
+        for q in range(first, last, ROWS):
+            products(left, q - first, panels, steps * WIDTH // COLUMNS, dots)
+            for r in range(min(ROWS, last - q)):
+                line, heap = dots[r], heaps[q + r]
+                if len(query_wide):
+                    for j in range(count):
+                        line[j] += query_wide[q + r] * wide[low + j]
+                base = np.int64(query_norms[q + r])
+                limit = np.int32(min((heap[0] >> 32) - base, np.int64(NO_SCORE - 1)))
+                # A full heap bounds better than the line's own minima.
+                rounds = len(heap) if heap[0] == NO_KEY and len(heap) <= WIDTH else 0
+                bound = settle(line, bias, scores, steps, rounds, limit)
+                push_places(heap, scores, places, below(scores, steps, bound, places), base, low)
+
+
+@njit(**JIT)
+def _scan(
+    query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, allowed: Any,
+    first: Any, last: Any, start: Any, stop: Any, heaps: Any,
+) -> None:  # fmt: skip
+    for q in range(first, last):
+        query, heap = query_codes[q], heaps[q]
+        for i in range(start, stop):
+            dot = code_dot(query, codes[i])
+            if len(query_wide):
+                dot = np.int32(dot + query_wide[q] * wide[i])
+            key = (np.int64(np.int32(query_norms[q] + norms[i] - np.int32(2) * dot)) << 32) | i
+            if key < heap[0] and (len(allowed) == 0 or allowed[i]):
+                replace_root(heap, key)

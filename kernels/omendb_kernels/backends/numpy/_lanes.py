@@ -41,7 +41,7 @@ def final_distances(queries: Float64s, points: Float64s, metric: int, lengths: F
         return lane_sum(queries, points, squared_difference).astype(np.float32)
     dot = lane_sum(queries, points, product)
     if metric == 2:
-        return (0.0 - dot).astype(np.float32)
+        return (0.0 - dot).astype(np.float32) + np.float32(0)  # never -0.0, which would sort before 0.0
     query_lengths = np.sqrt(lane_sum(queries, queries, product))
     if lengths is None:
         lengths = np.sqrt(lane_sum(points, points, product))

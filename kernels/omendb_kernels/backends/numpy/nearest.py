@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...contract import NO_KEY, Int8s, Int32s, Int64s
+from ...contract import NO_KEY, CodeRows, Int8s, Int32s, Int64s
 from ...keys import pack
 from ...parallel import blocks, run, single_threaded_blas
 
@@ -14,18 +14,9 @@ TILE_VALUES = 1 << 22  # scores in flight
 QUERY_BLOCK = 64
 
 
-def nearest(
-    query_codes: Int8s,
-    query_norms: Int32s,
-    codes: Int8s,
-    norms: Int32s,
-    k: int,
-    mask: NDArray[np.bool_] | None,
-    *,
-    threads: int,
-) -> Int64s:
+def nearest(queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_] | None, *, threads: int) -> Int64s:
     """See contract.py."""
-    m, n = len(query_codes), len(codes)
+    m, n = len(queries.codes), len(points.codes)
     ids = None if mask is None else np.flatnonzero(mask)
     allowed = n if ids is None else len(ids)
     step = max(1, min(QUERY_BLOCK, -(-m // threads)))
@@ -34,12 +25,15 @@ def nearest(
 
     def search(block: tuple[int, int]) -> None:
         here = slice(*block)
-        wanted = query_codes[here].astype(np.float32)
+        wanted = queries.codes[here].astype(np.float32)
         for start, stop in blocks(allowed, tile):
             rows = slice(start, stop) if ids is None else ids[start:stop]
-            scores = _dots(wanted, codes[rows]) * np.int32(-2)
-            scores += query_norms[here, None]
-            scores += norms[rows]
+            scores = dots(wanted, points.codes[rows])
+            if queries.wide is not None and points.wide is not None:
+                scores += queries.wide[here, None] * points.wide[rows]
+            scores *= np.int32(-2)
+            scores += queries.norms[here, None]
+            scores += points.norms[rows]
             keys = pack(scores, np.arange(start, stop) if ids is None else ids[start:stop])
             both = np.concatenate([best[here], keys], axis=1)
             best[here] = np.partition(both, k - 1, axis=1)[:, :k]
@@ -50,7 +44,7 @@ def nearest(
     return best
 
 
-def _dots(queries: NDArray[np.float32], codes: Int8s) -> Int32s:
+def dots(queries: NDArray[np.float32], codes: Int8s) -> Int32s:
     """int32 (m, n) dot products, a slice of coordinates at a time."""
     total = np.zeros((len(queries), len(codes)), np.int32)
     for start, stop in blocks(codes.shape[1], SLICE):

@@ -1,0 +1,90 @@
+"""Distances of codes inside kernels: exact integers, vectorised by LLVM from the plain loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from ...contract import CodeRows, Int32s
+from ._rows import JIT, unlocked
+
+LINE = 64  # bytes a prefetch brings
+_NO_WIDE = np.zeros(0, np.int32)
+
+
+def readable_codes(rows: CodeRows) -> tuple[NDArray[np.int8], Int32s, Int32s]:
+    """(codes, norms, wide) for kernels; wide is empty where there is none."""
+    return unlocked(rows.codes), unlocked(rows.norms), _NO_WIDE if rows.wide is None else unlocked(rows.wide)
+
+
+@intrinsic
+def prefetch(typingctx, array, row):  # type: ignore[no-untyped-def]
+    """Bring row `row` of a C-contiguous int8 (n, D) array towards the first cache, all its lines."""
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = signature.args[0]
+        view = context.make_array(kind)(context, builder, arguments[0])
+        stride = builder.extract_value(view.strides, 0)
+        start = builder.gep(view.data, [builder.mul(arguments[1], stride)])
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *[ir.IntType(32)] * 3]),
+            "llvm.prefetch.p0",
+        )
+        bounds = (context.get_constant(types.intp, 0), stride, context.get_constant(types.intp, LINE))
+        with cgutils.for_range_slice(builder, *bounds) as (offset, _):
+            place = builder.gep(start, [offset])
+            builder.call(function, [place, *(ir.Constant(ir.IntType(32), value) for value in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
+@njit(**JIT)
+def code_dot(a: Any, b: Any) -> Any:
+    """int32 <a, b> of two code rows."""
+    dot = np.int32(0)
+    for j in range(len(a)):
+        dot = np.int32(dot + np.int32(a[j]) * np.int32(b[j]))
+    return dot
+
+
+@njit(**JIT)
+def code_distance(codes: Any, norms: Any, wide: Any, a: Any, b: Any) -> Any:
+    """int32 distance of rows a and b."""
+    dot = code_dot(codes[a], codes[b])
+    if len(wide):
+        dot = np.int32(dot + wide[a] * wide[b])
+    return np.int32(norms[a] + norms[b] - np.int32(2) * dot)
+
+
+@njit(**JIT)
+def insert_sorted(keys: Any, size: Any, key: Any) -> Any:
+    """Put `key` into the ascending `keys[:size]` unless it is there or all places hold smaller ones; gives the new size.
+
+    keys: int64 (capacity,). When full, the largest key leaves.
+    """
+    capacity = len(keys)
+    if size == capacity and key >= keys[capacity - 1]:
+        return size
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) >> 1
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    if low < size and keys[low] == key:
+        return size
+    if size < capacity:
+        size += 1
+    for i in range(size - 1, low, -1):
+        keys[i] = keys[i - 1]
+    keys[low] = key
+    return size

@@ -1,0 +1,95 @@
+"""link: reverse edges beside a row's own, the nearest of them; score: keys of given pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from ...contract import NO_KEY, CodeRows, Int32s, Int64s
+from ...parallel import blocks, run
+from ._codes import code_distance, insert_sorted, readable_codes
+from ._rows import JIT, unlocked
+
+BLOCK = 4096
+
+
+def link(targets: Int32s, own: Int64s, sources: Int32s, kept: Int64s, width: int, *, threads: int) -> Int64s:
+    """See contract.py."""
+    targets, own, sources, kept = (unlocked(array) for array in (targets, own, sources, kept))
+    size = int(targets[-1]) + 1 if len(targets) else 0
+    place_of = np.full(size, -1, np.int32)
+    place_of[targets] = np.arange(len(targets), dtype=np.int32)
+    starts = np.zeros(len(targets) + 1, np.int64)
+    _count(place_of, kept, starts)
+    np.cumsum(starts, out=starts)
+    back = np.empty(int(starts[-1]), np.int64)
+    _fill(place_of, sources, kept, starts[:-1].copy(), back)
+    out = np.full((len(targets), width), NO_KEY, np.int64)
+    run(lambda part: _nearest(own, starts, back, part[0], part[1], out), blocks(len(targets), BLOCK), threads)
+    return out
+
+
+@njit(**JIT)
+def _count(place_of: Any, kept: Any, starts: Any) -> None:
+    for i in range(len(kept)):
+        for j in range(kept.shape[1]):
+            key = kept[i, j]
+            if key == NO_KEY:
+                break
+            target = np.int64(key & 0xFFFFFFFF)
+            if target < len(place_of) and place_of[target] >= 0:
+                starts[place_of[target] + 1] += 1
+
+
+@njit(**JIT)
+def _fill(place_of: Any, sources: Any, kept: Any, cursor: Any, back: Any) -> None:
+    for i in range(len(kept)):
+        for j in range(kept.shape[1]):
+            key = kept[i, j]
+            if key == NO_KEY:
+                break
+            target = np.int64(key & 0xFFFFFFFF)
+            if target < len(place_of) and place_of[target] >= 0:
+                place = place_of[target]
+                back[cursor[place]] = (key & -4294967296) | np.int64(sources[i])
+                cursor[place] += 1
+
+
+@njit(**JIT)
+def _nearest(own: Any, starts: Any, back: Any, first: Any, last: Any, out: Any) -> None:
+    for i in range(first, last):
+        size = 0
+        for j in range(own.shape[1]):
+            if own[i, j] == NO_KEY:
+                break
+            size = insert_sorted(out[i], size, own[i, j])
+        for j in range(starts[i], starts[i + 1]):
+            size = insert_sorted(out[i], size, back[j])
+
+
+def score(points: CodeRows, rows: Int32s, ids: Int32s, width: int, *, threads: int) -> Int64s:
+    """See contract.py."""
+    codes, norms, wide = readable_codes(points)
+    rows, ids = unlocked(rows), unlocked(ids)
+    out = np.full((len(rows), width), NO_KEY, np.int64)
+
+    def part(bounds: tuple[int, int]) -> None:
+        here = slice(*bounds)
+        _score(codes, norms, wide, rows[here], ids[here], out[here])
+
+    run(part, blocks(len(rows), BLOCK), threads)
+    return out
+
+
+@njit(**JIT)
+def _score(codes: Any, norms: Any, wide: Any, rows: Any, ids: Any, out: Any) -> None:
+    for i in range(len(rows)):
+        size = 0
+        row = np.int64(rows[i])
+        for j in range(ids.shape[1]):
+            other = np.int64(ids[i, j])
+            if other >= 0 and other != row:
+                key = (np.int64(code_distance(codes, norms, wide, row, other)) << 32) | other
+                size = insert_sorted(out[i], size, key)
