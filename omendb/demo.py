@@ -169,8 +169,9 @@ class Demo:
         self.console.print()
         self.console.print("nearest words by cosine distance (a longer bar is nearer)", style="bold")
         grid = Table.grid(padding=(1, 4, 0, 0))
-        for left in range(0, len(chosen), 2):
-            grid.add_row(*(self._nearest_words(db, word) for word in chosen[left : left + 2]))
+        side = 2 if self.console.width >= 2 * TABLE_WIDTH else 1
+        for left in range(0, len(chosen), side):
+            grid.add_row(*(self._nearest_words(db, word) for word in chosen[left : left + side]))
         self.console.print(grid)
 
     # ---- their pieces ------------------------------------------------------------------------------------------------
