@@ -59,7 +59,7 @@ class CodeRows(NamedTuple):
     norms: Int32s
     wide: Int32s | None = None
 
-    def take(self, rows: NDArray[Any]) -> CodeRows:
+    def take(self, rows: slice | NDArray[Any]) -> CodeRows:
         """The chosen rows."""
         return CodeRows(self.codes[rows], self.norms[rows], None if self.wide is None else self.wide[rows])
 
@@ -111,3 +111,48 @@ class Backend(Protocol):
     def pairwise(self, queries: Rows, points: Rows, metric: int, precision: str, *, threads: int) -> NDArray[Any]:
         """float32 (m, n) distances. precision "exact": the distances above, bit for bit; "float32": GEMM on centred rows,
         outside the bit promise (error bound in distances.py of the numpy backend)."""
+
+    # ---- the graph: rows are nodes, every decision is made on D ---------------------------------------------------------
+
+    def pick(
+        self, points: CodeRows, members: Int32s, offsets: Int64s, k: int, width: int, *, threads: int
+    ) -> Int64s:
+        """int64 (n, width): each row's reservoir, keys ascending, NO_KEY behind.
+
+        Leaf i is members[offsets[i] : offsets[i + 1]], rows ascending, none twice. In each leaf every row proposes the edges
+        to the k others with the smallest keys (D, id); an edge counts in both directions. A row's reservoir is the `width`
+        smallest different keys proposed to it: it does not depend on any order. Cost: s^2 D for a leaf of s rows.
+        """
+
+    def prune(self, points: CodeRows, candidates: Int64s, degree: int, alpha: tuple[int, int], *, threads: int) -> Int64s:
+        """int64 (r, degree): the candidates that are kept, keys ascending, NO_KEY behind (RobustPrune, DiskANN, NeurIPS 2019).
+
+        candidates: int64 (r, c) keys (D(p, c), c) of one row p a line, ascending, none twice, p not among them, NO_KEY behind.
+        In that order a candidate c is kept unless `degree` are kept already or a kept y has
+        alpha[0] * D(y, c) <= alpha[1] * D(p, c), in 64 bits. Cost: c * degree * D a line at most.
+        """
+
+    def link(self, targets: Int32s, own: Int64s, sources: Int32s, kept: Int64s, width: int, *, threads: int) -> Int64s:
+        """int64 (t, width): for each target its own keys and those of the edges that lead to it, the smallest `width`.
+
+        targets: ascending, none twice. own: int64 (t, a) keys of each target. kept: int64 (s, b) keys of the lists of
+        `sources`: a key (D, x) of source p is an edge p -> x and gives target x the candidate (D, p); edges to rows that are
+        not targets are passed over. Different keys, ascending, NO_KEY behind. Inputs may hold NO_KEY at the end of lines.
+        """
+
+    def score(self, points: CodeRows, rows: Int32s, ids: Int32s, width: int, *, threads: int) -> Int64s:
+        """int64 (r, width): the `width` smallest different keys (D(row, id), id) of each line, NO_KEY behind.
+
+        ids: int32 (r, c), -1 = none; the row itself is passed over.
+        """
+
+    def beam(
+        self, queries: CodeRows, points: CodeRows, neighbours: Int32s, entries: Int32s, beam: int, width: int, *, threads: int
+    ) -> Int64s:
+        """int64 (m, beam): the pool at the end of a search of the graph, keys ascending, NO_KEY behind (DiskANN's GreedySearch).
+
+        neighbours: int32 (n, degree), -1 = none, anywhere in a line. entries: int32 (m, e), -1 = none: scored first.
+        Then, again and again, the `width` smallest nodes of the pool that were not expanded yet are expanded together: all
+        their neighbours not scored before are scored, and the `beam` smallest keys of all scored stay in the pool. It ends
+        when all of the pool is expanded. A node is scored once. Cost: about 12 to 20 distances a place of the pool.
+        """

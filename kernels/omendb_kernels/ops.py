@@ -86,7 +86,7 @@ def knn_certified(
     """`knn` with the `Proof`: how many answers the first scan proved and how many rows had to be finished in float64."""
     k, workers = as_k(k), as_threads(threads)
     base = as_points(points, metric)
-    name = base.metric if isinstance(base, PointSet) else metric or "l2"
+    name = base.metric if isinstance(base, PointSet) else "l2" if metric is None else metric
     found, _ = as_queries(queries, metric=name, dim=base.dim)
     allowed = as_mask(mask, len(base))
     if isinstance(base, Rows):
@@ -117,7 +117,7 @@ def rerank(
     """
     k, workers = as_k(k), as_threads(threads)
     base = as_points(points, metric)
-    name = base.metric if isinstance(base, PointSet) else metric or "l2"
+    name = base.metric if isinstance(base, PointSet) else "l2" if metric is None else metric
     rows, lengths = (base.vectors, base.lengths) if isinstance(base, PointSet) else (base, None)
     found, _ = as_queries(queries, metric=name, dim=rows.dim)
     chosen = _as_candidates(candidates, len(found), len(rows))

@@ -20,7 +20,6 @@ T = TypeVar("T")
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
-_pool_pid = 0
 
 
 def run(task: Callable[[T], None], items: Iterable[T], threads: int) -> None:
@@ -71,11 +70,10 @@ def blocks(total: int, size: int) -> Iterator[tuple[int, int]]:
 
 def _workers(wanted: int) -> ThreadPoolExecutor:
     """The shared pool with at least `wanted` workers; a forked child gets one of its own."""
-    global _pool, _pool_size, _pool_pid
+    global _pool, _pool_size
     with _lock:
-        if _pool is None or _pool_size < wanted or _pool_pid != os.getpid():
+        if _pool is None or _pool_size < wanted:
             _pool_size = max(wanted, os.cpu_count() or 1)
-            _pool_pid = os.getpid()
             _pool = ThreadPoolExecutor(_pool_size, thread_name_prefix="omendb")
         return _pool
 
@@ -101,6 +99,19 @@ def single_threaded_blas() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _blas_users -= 1
+            _blas_users = max(0, _blas_users - 1)
             if _blas_users == 0:
                 _blas_limit.restore_original_limits()
+
+
+def _begin_anew() -> None:
+    """In a forked child, where the other threads are gone: what they held would be held for ever."""
+    global _lock, _pool, _blas_users
+    _lock, _pool = threading.Lock(), None
+    if _blas_users:
+        _blas_users = 0
+        _blas_limit.restore_original_limits()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -315,7 +315,7 @@ class PointSet:
 def as_points(points: Any, metric: str | None) -> PointSet | Rows:
     """A PointSet as it is (its metric must agree when one is named), anything else judged as rows."""
     if not isinstance(points, PointSet):
-        return as_vectors(points, name="points", metric=metric or "l2")
+        return as_vectors(points, name="points", metric="l2" if metric is None else metric)
     if metric is not None and metric_named(metric).name != points.metric:
         raise InvalidParameter("metric", repr(metric), f"{points.metric!r}, the metric of these points")
     return points

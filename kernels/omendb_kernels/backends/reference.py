@@ -156,3 +156,92 @@ def knn(queries: Rows, points: Rows, k: int, metric: int, mask: NDArray[np.bool_
     allowed = np.arange(len(points)) if mask is None else np.flatnonzero(mask)
     candidates = np.broadcast_to(allowed.astype(np.int32), (len(queries), len(allowed)))
     return rerank(queries, points, candidates, k, metric)
+
+
+# ---- the graph ---------------------------------------------------------------------------------------------------------
+
+
+def _lines(lines: list[list[int]], width: int) -> Int64s:
+    """Keys of each line, the smallest `width` different ones, padded with NO_KEY."""
+    out = np.full((len(lines), width), NO_KEY, np.int64)
+    for i, line in enumerate(lines):
+        chosen = sorted(set(line))[:width]
+        out[i, : len(chosen)] = chosen
+    return out
+
+
+def _edges(keys: Int64s) -> list[tuple[int, int]]:
+    """(distance, id) of a line of keys."""
+    return [(int(key) >> 32, int(key) & 0xFFFFFFFF) for key in keys if key != NO_KEY]
+
+
+def pick(points: CodeRows, members: Int32s, offsets: Int64s, k: int, width: int, *, threads: int = 1) -> Int64s:
+    """See contract.py."""
+    proposed: list[list[int]] = [[] for _ in range(len(points.codes))]
+    for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        leaf = [int(row) for row in members[start:stop]]
+        for row in leaf:
+            others = sorted((_code_distance(points, row, points, other), other) for other in leaf if other != row)
+            for distance, other in others[:k]:
+                proposed[row].append(distance * 2**32 + other)
+                proposed[other].append(distance * 2**32 + row)
+    return _lines(proposed, width)
+
+
+def prune(points: CodeRows, candidates: Int64s, degree: int, alpha: tuple[int, int], *, threads: int = 1) -> Int64s:
+    """See contract.py."""
+    out: list[list[int]] = []
+    for line in candidates:
+        kept: list[tuple[int, int]] = []
+        for distance, row in _edges(line):
+            close = any(alpha[0] * _code_distance(points, y, points, row) <= alpha[1] * distance for _, y in kept)
+            if len(kept) < degree and not close:
+                kept.append((distance, row))
+        out.append([distance * 2**32 + row for distance, row in kept])
+    return _lines(out, degree)
+
+
+def link(targets: Int32s, own: Int64s, sources: Int32s, kept: Int64s, width: int, *, threads: int = 1) -> Int64s:
+    """See contract.py."""
+    candidates = {
+        int(target): [distance * 2**32 + row for distance, row in _edges(line)] for target, line in zip(targets, own, strict=True)
+    }
+    for source, line in zip(sources.tolist(), kept, strict=True):
+        for distance, target in _edges(line):
+            if target in candidates:
+                candidates[target].append(distance * 2**32 + source)
+    return _lines([candidates[int(target)] for target in targets], width)
+
+
+def score(points: CodeRows, rows: Int32s, ids: Int32s, width: int, *, threads: int = 1) -> Int64s:
+    """See contract.py."""
+    lines = []
+    for row, line in zip(rows.tolist(), ids.tolist(), strict=True):
+        others = [other for other in line if other >= 0 and other != row]
+        lines.append([_code_distance(points, row, points, other) * 2**32 + other for other in others])
+    return _lines(lines, width)
+
+
+def beam(
+    queries: CodeRows, points: CodeRows, neighbours: Int32s, entries: Int32s, beam: int, width: int, *, threads: int = 1
+) -> Int64s:
+    """See contract.py."""
+    pools = []
+    for q in range(len(queries.codes)):
+        scored: dict[int, int] = {}
+        pool: list[tuple[int, int]] = []
+        expanded: set[int] = set()
+        fresh = [int(node) for node in entries[q]]
+        while True:
+            for node in fresh:
+                if node >= 0 and node not in scored:
+                    scored[node] = _code_distance(queries, q, points, node)
+                    pool.append((scored[node], node))
+            pool = sorted(pool)[:beam]
+            chosen = [node for _, node in pool if node not in expanded][:width]
+            if not chosen:
+                break
+            expanded.update(chosen)
+            fresh = [int(other) for node in chosen for other in neighbours[node]]
+        pools.append([distance * 2**32 + node for distance, node in pool])
+    return _lines(pools, beam)

@@ -65,10 +65,9 @@ def _carve(points: CodeRows, item: _Item, settings: Settings, ops: Backend, thre
     leaders = np.sort(rows[sample_rows(size, count, item.number)])
     fanout = min(settings.fanout[item.level] if item.level < len(settings.fanout) else 1, count)
     keys = ops.nearest(points.take(rows), points.take(leaders), fanout, None, threads=threads)
-    _, places = unpack(keys)
-    order = np.argsort(places.ravel(), kind="stable")  # by leader, then by row
-    members = rows[order // fanout]
-    cuts = np.searchsorted(places.ravel()[order], np.arange(count + 1))
+    places = unpack(keys)[1].ravel().astype(np.int16)  # NumPy sorts 16 bits by radix
+    members = np.repeat(rows, fanout)[np.argsort(places, kind="stable")]  # by leader, then by row
+    cuts = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=count))])
     clusters = [members[start:stop] for start, stop in zip(cuts[:-1], cuts[1:], strict=True) if stop > start]
     if fanout == 1 or max(map(len, clusters)) <= SHRUNK * size:
         if max(map(len, clusters)) <= SHRUNK * size:

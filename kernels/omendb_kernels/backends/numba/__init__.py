@@ -1,10 +1,26 @@
 """The fast CPU backend: serial Numba kernels that release the GIL, rows or queries split over the shared workers."""
 
+from .beam import beam
 from .distances import pairwise
 from .encode import encode, lengths
+from .link import link, score
 from .nearest import nearest
+from .pick import pick
+from .prune import prune
 from .rerank import rerank
 
 NAME = "numba"
 
-__all__ = ["NAME", "encode", "lengths", "nearest", "pairwise", "rerank"]
+__all__ = [
+    "NAME",
+    "beam",
+    "encode",
+    "lengths",
+    "link",
+    "nearest",
+    "pairwise",
+    "pick",
+    "prune",
+    "rerank",
+    "score",
+]

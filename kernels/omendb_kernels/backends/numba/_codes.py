@@ -25,22 +25,18 @@ def readable_codes(rows: CodeRows) -> tuple[NDArray[np.int8], Int32s, Int32s]:
 
 @intrinsic
 def prefetch(typingctx, array, row):  # type: ignore[no-untyped-def]
-    """Bring row `row` of a C-contiguous int8 (n, D) array towards the first cache, all its lines."""
+    """Bring row `row` of a C-contiguous (n, D) array towards the first cache, all its lines."""
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kind = signature.args[0]
-        view = context.make_array(kind)(context, builder, arguments[0])
-        stride = builder.extract_value(view.strides, 0)
-        start = builder.gep(view.data, [builder.mul(arguments[1], stride)])
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *[ir.IntType(32)] * 3]),
-            "llvm.prefetch.p0",
-        )
-        bounds = (context.get_constant(types.intp, 0), stride, context.get_constant(types.intp, LINE))
-        with cgutils.for_range_slice(builder, *bounds) as (offset, _):
-            place = builder.gep(start, [offset])
-            builder.call(function, [place, *(ir.Constant(ir.IntType(32), value) for value in (0, 3, 1))])
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        stride, zero = builder.extract_value(view.strides, 0), context.get_constant(types.intp, 0)
+        bytes_ = ir.IntType(8).as_pointer()
+        start = builder.gep(builder.bitcast(view.data, bytes_), [builder.mul(arguments[1], stride)])
+        kind = ir.FunctionType(ir.VoidType(), [bytes_, *[ir.IntType(32)] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        with cgutils.for_range_slice(builder, zero, stride, context.get_constant(types.intp, LINE)) as (offset, _):
+            flags = (ir.Constant(ir.IntType(32), value) for value in (0, 3, 1))  # to read, keep it, data
+            builder.call(function, [builder.gep(start, [offset]), *flags])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen

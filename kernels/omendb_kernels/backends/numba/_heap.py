@@ -9,6 +9,7 @@ from numba import njit
 
 from ._rows import JIT
 
+
 @njit(**JIT)
 def replace_root(heap: Any, key: Any) -> None:
     """Put `key` in place of the root of a full heap (fill it with NO_KEY first). The caller has compared it."""

@@ -1,7 +1,8 @@
 """beam: best-first search of the graph, one query at a time: a sorted pool, a bit a node for what was seen.
 
-About 12 distances a place of the pool. Codes of the neighbours not yet seen are prefetched before the first is scored:
-a search waits for memory more than it computes.
+A search waits for memory more than it computes: the codes of all neighbours not yet seen are asked for before the first is
+scored, and so are the lists of the nodes that will probably be expanded next. Inside, a key is (distance << 32) | (node << 1)
+| expanded, so that one array is the whole state. About 12 to 20 distances a place of the pool.
 """
 
 from __future__ import annotations
@@ -17,22 +18,19 @@ from ._codes import code_dot, prefetch, readable_codes
 from ._rows import JIT, unlocked
 
 BLOCK = 16  # queries a task: they share the scratch memory
+SCANNED = 64  # places of the pool that are counted through rather than halved: no branch to mispredict
 
 
 def beam(
     queries: CodeRows, points: CodeRows, neighbours: Int32s, entries: Int32s, beam: int, width: int, *, threads: int
 ) -> Int64s:
     """See contract.py."""
-    query_codes, query_norms, query_wide = readable_codes(queries)
-    codes, norms, wide = readable_codes(points)
+    own, others = readable_codes(queries), readable_codes(points)
     neighbours, entries = unlocked(neighbours), unlocked(entries)
-    pool = np.full((len(query_codes), beam), NO_KEY, np.int64)
-
-    def part(bounds: tuple[int, int]) -> None:
-        _beam(query_codes, query_norms, query_wide, codes, norms, wide, neighbours, entries, width, *bounds, pool)
-
-    m = len(query_codes)
-    run(part, blocks(m, max(1, min(BLOCK, -(-m // threads)))), threads)
+    m = len(queries.codes)
+    pool = np.full((m, beam), NO_KEY, np.int64)
+    size = max(1, min(BLOCK, -(-m // threads)))
+    run(lambda part: _beam(*own, *others, neighbours, entries, width, *part, pool), blocks(m, size), threads)
     return pool
 
 
@@ -45,31 +43,22 @@ def _beam(
     capacity = pools.shape[1]
     seen = np.zeros((n + 63) // 64, np.uint64)
     touched = np.empty(1024, np.int32)
-    expanded = np.empty(capacity, np.uint8)
-    fresh = np.empty(max(entries.shape[1], degree * width), np.int64)
+    pool = np.empty(capacity, np.int64)
+    fresh = np.empty(max(entries.shape[1], degree * width) + 1, np.int64)
     for q in range(first, last):
-        pool = pools[q]
-        query = query_codes[q]
-        size, marks, cursor = 0, 0, 0
-        count = 0
+        query, norm = query_codes[q], query_norms[q]
+        size, marks, cursor, count = 0, 0, 0, 0
         for j in range(entries.shape[1]):
-            node = np.int64(entries[q, j])
-            if node >= 0:
-                fresh[count] = node
-                count += 1
+            fresh[count] = entries[q, j]
+            count += np.int64(entries[q, j] >= 0)
         while True:
-            # Score the fresh nodes that were not seen before.
-            unseen = 0
-            for j in range(count):
-                node = fresh[j]
-                word, bit = node >> 6, np.uint64(1) << np.uint64(node & 63)
-                if seen[word] & bit == 0:
-                    seen[word] |= bit
-                    fresh[unseen] = node
-                    unseen += 1
-                    prefetch(codes, node)
+            unseen = _unseen(fresh, count, seen)
+            for j in range(unseen):
+                prefetch(codes, fresh[j])
+            for place in range(cursor, min(cursor + width, size)):
+                prefetch(neighbours, (pool[place] & 0xFFFFFFFF) >> 1)
             if marks + unseen > len(touched):
-                larger = np.empty(max(2 * len(touched), marks + unseen), np.int32)
+                larger = np.empty(2 * (marks + unseen), np.int32)
                 larger[:marks] = touched[:marks]
                 touched = larger
             for j in range(unseen):
@@ -79,38 +68,58 @@ def _beam(
                 dot = code_dot(query, codes[node])
                 if len(query_wide):
                     dot = np.int32(dot + query_wide[q] * wide[node])
-                key = (np.int64(np.int32(query_norms[q] + norms[node] - np.int32(2) * dot)) << 32) | node
-                if size == capacity and key >= pool[capacity - 1]:
-                    continue
-                low, high = 0, size
-                while low < high:
-                    middle = (low + high) >> 1
-                    if pool[middle] < key:
-                        low = middle + 1
-                    else:
-                        high = middle
-                if size < capacity:
-                    size += 1
-                for i in range(size - 1, low, -1):
-                    pool[i] = pool[i - 1]
-                    expanded[i] = expanded[i - 1]
-                pool[low] = key
-                expanded[low] = 0
-                cursor = min(cursor, low)
-            # Take the best `width` nodes not yet expanded.
+                key = (np.int64(np.int32(norm + norms[node] - np.int32(2) * dot)) << 32) | (node << 1)
+                if size < capacity or key < pool[capacity - 1]:
+                    place = _insert(pool, size, key)
+                    size = min(size + 1, capacity)
+                    cursor = min(cursor, place)
             count, taken = 0, 0
             while cursor < size and taken < width:
-                if expanded[cursor] == 0:
-                    expanded[cursor] = 1
+                key = pool[cursor]
+                if key & 1 == 0:
+                    pool[cursor] = key | 1
                     taken += 1
-                    node = np.int64(pool[cursor] & 0xFFFFFFFF)
+                    node = (key & 0xFFFFFFFF) >> 1
                     for j in range(degree):
-                        other = neighbours[node, j]
-                        if other >= 0:
-                            fresh[count] = other
-                            count += 1
+                        fresh[count] = neighbours[node, j]
+                        count += np.int64(neighbours[node, j] >= 0)
                 cursor += 1
             if taken == 0:
                 break
         for j in range(marks):
             seen[touched[j] >> 6] = np.uint64(0)
+        for j in range(size):
+            pools[q, j] = (pool[j] & -4294967296) | ((pool[j] & 0xFFFFFFFF) >> 1)
+
+
+@njit(**JIT)
+def _unseen(fresh: Any, count: Any, seen: Any) -> Any:
+    """Mark the `count` first nodes as seen; those that were not before come to the front, and their number back."""
+    unseen = 0
+    for j in range(count):
+        node = fresh[j]
+        bit = np.uint64(1) << np.uint64(node & 63)
+        word = seen[node >> 6]
+        seen[node >> 6] = word | bit
+        fresh[unseen] = node
+        unseen += np.int64(word & bit == 0)
+    return unseen
+
+
+@njit(**JIT)
+def _insert(pool: Any, size: Any, key: Any) -> Any:
+    """Put `key` into the ascending pool, the largest leaving when it is full; gives its place."""
+    low, left = 0, size
+    while left > SCANNED:
+        half = left >> 1
+        if pool[low + half] < key:
+            low += half
+        left -= half
+    smaller = 0
+    for i in range(left):
+        smaller += np.int64(pool[low + i] < key)
+    low += smaller
+    for i in range(min(size, len(pool) - 1), low, -1):
+        pool[i] = pool[i - 1]
+    pool[low] = key
+    return low

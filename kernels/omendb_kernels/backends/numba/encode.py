@@ -9,7 +9,7 @@ from numba import njit
 
 from ...arrays import Rows
 from ...codec import padded_dim, rotation_blocks
-from ...contract import Float32s, Float64s, Int8s, Int32s
+from ...contract import LANES, Float32s, Float64s, Int8s, Int32s
 from ...parallel import blocks, run
 from ._rows import JIT, lane_dot, readable, unlocked, widen
 
@@ -18,23 +18,23 @@ BLOCK = 4096
 
 def lengths(rows: Rows, *, threads: int) -> Float64s:
     """See contract.py."""
-    data, table = readable(rows)
+    data = readable(rows)
     out = np.empty(len(rows))
-    run(lambda part: _lengths(data, table, part[0], part[1], out), blocks(len(rows), BLOCK), threads)
+    run(lambda part: _lengths(data, part[0], part[1], out), blocks(len(rows), BLOCK), threads)
     return out
 
 
 @njit(**JIT)
-def _lengths(data: Any, table: Any, start: Any, stop: Any, out: Any) -> None:
+def _lengths(data: Any, start: Any, stop: Any, out: Any) -> None:
     for i in range(start, stop):
-        out[i] = np.sqrt(lane_dot(data[i], table, data[i], table))
+        out[i] = np.sqrt(lane_dot(data[i], data[i]))
 
 
 def encode(
     rows: Rows, lengths: Float64s | None, offset: Float32s, signs: Int8s | None, scales: Float64s, *, threads: int
 ) -> tuple[Int8s, Int32s, Float64s]:
     """See contract.py."""
-    data, table = readable(rows)
+    data = readable(rows)
     n, dim = data.shape
     codes = np.zeros((n, padded_dim(dim)), np.int8)
     norms = np.empty(n, np.int32)
@@ -47,7 +47,7 @@ def encode(
 
     def part(bounds: tuple[int, int]) -> None:
         first, last = bounds
-        _encode(data, table, divisors, offset, flips, size, starts[0], starts[1], scales, first, last, codes, norms, errors)
+        _encode(data, divisors, offset, flips, size, starts[0], starts[1], scales, first, last, codes, norms, errors)
 
     run(part, blocks(n, BLOCK), threads)
     return codes, norms, errors
@@ -55,17 +55,17 @@ def encode(
 
 @njit(**JIT)
 def _encode(
-    data: Any, table: Any, divisors: Any, offset: Any, signs: Any, size: Any, starts0: Any, starts1: Any, scales: Any,
+    data: Any, divisors: Any, offset: Any, signs: Any, size: Any, starts0: Any, starts1: Any, scales: Any,
     first: Any, last: Any, codes: Any, norms: Any, errors: Any,
 ) -> None:  # fmt: skip
     dim = data.shape[1]
-    y = np.empty(dim)
-    squares = np.empty((dim + 7) // 8 * 8)
-    squares[:] = 0.0
+    padded = np.zeros((dim + LANES - 1) // LANES * LANES)
+    y, error = padded[:dim], np.empty(dim)
     for i in range(first, last):
         divisor = divisors[i] if len(divisors) else 1.0
+        widen(data[i], padded)
         for j in range(dim):
-            y[j] = widen(data[i, j], table) / divisor - np.float64(offset[j])
+            y[j] = y[j] / divisor - np.float64(offset[j])
         if size:
             _rotate(y, signs[0], starts0, size)
             _rotate(y, signs[1], starts1, size)
@@ -73,21 +73,11 @@ def _encode(
         norm = np.int32(0)
         for j in range(dim):
             code = min(max(np.rint(y[j] / scale), -128.0), 127.0)
-            error = y[j] - scale * code
-            squares[j] = error * error
+            error[j] = y[j] - scale * code
             codes[i, j] = np.int8(code)
             norm = np.int32(norm + np.int32(code) * np.int32(code))
         norms[i] = norm
-        errors[i] = _lane_sum(squares)
-
-
-@njit(**JIT)
-def _lane_sum(values: Any) -> Any:
-    lanes = np.zeros(8)
-    for j in range(0, len(values), 8):
-        for lane in range(8):
-            lanes[lane] += values[j + lane]
-    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+        errors[i] = lane_dot(error, error)
 
 
 @njit(**JIT)

@@ -30,7 +30,7 @@ def rerank(
 ) -> tuple[Float32s, Int64s]:
     """See contract.py."""
     m = len(queries)
-    data, table = readable(points)
+    data = readable(points)
     values = queries.float32().astype(np.float64)
     bounds = np.empty((m, 0)) if lower is None else np.ascontiguousarray(lower)
     sizes = np.empty(0) if lengths is None else unlocked(lengths)
@@ -38,7 +38,7 @@ def rerank(
     keys = np.full((m, k), NO_KEY, np.int64)
 
     def part(block: tuple[int, int]) -> None:
-        _rerank(values, data, table, chosen, bounds, sizes, metric, block[0], block[1], keys)
+        _rerank(values, data, chosen, bounds, sizes, metric, block[0], block[1], keys)
 
     run(part, blocks(m, max(1, -(-m // (4 * threads)))), threads)
     keys.sort(axis=1)
@@ -47,12 +47,12 @@ def rerank(
 
 @njit(**JIT)
 def _rerank(
-    queries: Any, data: Any, table: Any, candidates: Any, lower: Any, lengths: Any, metric: Any, first: Any, last: Any,
+    queries: Any, data: Any, candidates: Any, lower: Any, lengths: Any, metric: Any, first: Any, last: Any,
     keys: Any,
 ) -> None:  # fmt: skip
     for q in range(first, last):
         query = queries[q]
-        query_length = np.sqrt(lane_dot(query, table, query, table)) if metric == COSINE else 1.0
+        query_length = np.sqrt(lane_dot(query, query)) if metric == COSINE else 1.0
         heap = keys[q]
         limit = np.inf
         for c in range(candidates.shape[1]):
@@ -63,8 +63,8 @@ def _rerank(
             point = data[row]
             point_length = 1.0
             if metric == COSINE:
-                point_length = lengths[row] if len(lengths) else np.sqrt(lane_dot(point, table, point, table))
-            key = (ordered_bits(distance(query, point, table, metric, query_length, point_length)) << 32) | row
+                point_length = lengths[row] if len(lengths) else np.sqrt(lane_dot(point, point))
+            key = (ordered_bits(distance(query, point, metric, query_length, point_length)) << 32) | row
             if key < heap[0]:
                 replace_root(heap, key)
                 if heap[0] != NO_KEY:

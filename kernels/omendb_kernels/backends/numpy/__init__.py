@@ -1,10 +1,26 @@
 """The backend that is always there: NumPy and BLAS, complete, the same bits, for Pythons that Numba does not serve."""
 
+from .beam import beam
 from .distances import pairwise
 from .encode import encode, lengths
+from .link import link, score
 from .nearest import nearest
+from .pick import pick
+from .prune import prune
 from .rerank import rerank
 
 NAME = "numpy"
 
-__all__ = ["NAME", "encode", "lengths", "nearest", "pairwise", "rerank"]
+__all__ = [
+    "NAME",
+    "beam",
+    "encode",
+    "lengths",
+    "link",
+    "nearest",
+    "pairwise",
+    "pick",
+    "prune",
+    "rerank",
+    "score",
+]

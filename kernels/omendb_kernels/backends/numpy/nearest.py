@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...contract import NO_KEY, CodeRows, Int8s, Int32s, Int64s
+from ...contract import NO_KEY, CodeRows, Int32s, Int64s
 from ...keys import pack
 from ...parallel import blocks, run, single_threaded_blas
 
@@ -25,15 +25,9 @@ def nearest(queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_]
 
     def search(block: tuple[int, int]) -> None:
         here = slice(*block)
-        wanted = queries.codes[here].astype(np.float32)
         for start, stop in blocks(allowed, tile):
             rows = slice(start, stop) if ids is None else ids[start:stop]
-            scores = dots(wanted, points.codes[rows])
-            if queries.wide is not None and points.wide is not None:
-                scores += queries.wide[here, None] * points.wide[rows]
-            scores *= np.int32(-2)
-            scores += queries.norms[here, None]
-            scores += points.norms[rows]
+            scores = code_distances(queries.take(here), points.take(rows))
             keys = pack(scores, np.arange(start, stop) if ids is None else ids[start:stop])
             both = np.concatenate([best[here], keys], axis=1)
             best[here] = np.partition(both, k - 1, axis=1)[:, :k]
@@ -44,9 +38,15 @@ def nearest(queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_]
     return best
 
 
-def dots(queries: NDArray[np.float32], codes: Int8s) -> Int32s:
-    """int32 (m, n) dot products, a slice of coordinates at a time."""
-    total = np.zeros((len(queries), len(codes)), np.int32)
-    for start, stop in blocks(codes.shape[1], SLICE):
-        total += (queries[:, start:stop] @ codes[:, start:stop].astype(np.float32).T).astype(np.int32)
-    return total
+def code_distances(a: CodeRows, b: CodeRows) -> Int32s:
+    """int32 (m, n): D of every pair, the product a slice of coordinates at a time."""
+    dots = np.zeros((len(a.codes), len(b.codes)), np.int32)
+    for start, stop in blocks(a.codes.shape[1], SLICE):
+        left, right = a.codes[:, start:stop].astype(np.float32), b.codes[:, start:stop].astype(np.float32)
+        dots += (left @ right.T).astype(np.int32)
+    if a.wide is not None and b.wide is not None:
+        dots += a.wide[:, None] * b.wide
+    dots *= np.int32(-2)
+    dots += a.norms[:, None]
+    dots += b.norms
+    return dots
