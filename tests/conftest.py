@@ -44,6 +44,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    checker = sys.modules.get("contract_check")
+    if checker and checker.RAN:
+        terminalreporter.write_line(checker.summary())
     if exitstatus:
         terminalreporter.write_line(f"replay with --seed {config.option.seed}")
 

@@ -31,14 +31,28 @@ from .errors import (
     ZeroVector,
 )
 from .exact import Proof
+from .graph import BuildFacts, Graph, GraphSearch
 from .machine import as_threads, facts
 from .metrics import METRICS, Metric
-from .ops import compute_distances, knn, knn_certified, pairwise, rerank
+from .ops import (
+    build_graph,
+    compute_distances,
+    consolidate_graph,
+    extend_graph,
+    knn,
+    knn_certified,
+    pairwise,
+    rerank,
+    search_graph,
+)
 from .points import PointSet
 
 __all__ = [
     "METRICS",
     "VECTOR_KINDS",
+    "BuildFacts",
+    "Graph",
+    "GraphSearch",
     "InvalidInput",
     "InvalidParameter",
     "Metric",
@@ -60,12 +74,16 @@ __all__ = [
     "as_threads",
     "as_vectors",
     "backend_name",
+    "build_graph",
     "compute_distances",
+    "consolidate_graph",
+    "extend_graph",
     "facts",
     "knn",
     "knn_certified",
     "list_backends",
     "pairwise",
     "rerank",
+    "search_graph",
     "use_backend",
 ]

@@ -85,18 +85,16 @@ def up32(values: Float64s) -> Float32s:
 def rotation_blocks(dim: int) -> tuple[int, list[list[int]]]:
     """Block size (a power of four, so that 1/sqrt(size) is a power of two) and the block starts of both passes.
 
-    Pass 0 covers every coordinate, its last block overlapping the one before where needed; pass 1 is shifted by half
-    a block and mixes neighbours. Size 0: too few dimensions to rotate.
+    Pass 0 lays blocks from the first coordinate on, pass 1 up to the last one, shifted by half a block where the two would
+    coincide: together they cover every coordinate and mix neighbours. Size 0: too few dimensions to rotate.
     """
     if dim < 4:
         return 0, [[], []]
     size = 4
     while size * 4 <= dim:
         size *= 4
-    first = list(range(0, dim - size + 1, size))
-    if first[-1] + size < dim:
-        first.append(dim - size)
-    return size, [first, list(range(size // 2, dim - size + 1, size))]
+    shift = dim % size or size // 2
+    return size, [list(range(0, dim - size + 1, size)), list(range(shift, dim - size + 1, size))]
 
 
 def rotate(rows: Float64s, signs: Int8s) -> Float64s:

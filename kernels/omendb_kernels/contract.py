@@ -21,7 +21,8 @@ Arithmetic
                 lanes (0+4, 1+5, 2+6, 3+7), then (0+2, 1+3), then the two.
     length      sqrt(lane sum of x * x).
     distance    l2: lane sum of (q - x) * (q - x).  cosine: max(0, 1 - dot / (|q| * |x|)).  ip: 0 - dot.
-                dot = lane sum of q * x. Rounded once, to float32; that float32 is what is compared and returned.
+                dot = lane sum of q * x. Rounded once, to float32, a zero to +0.0; that float32 is what is compared and
+                returned.
     encode      y = x (cosine: x / |x|); y = y - offset; rotate where signs are given; c = rint(y / scale) clipped to
                 [-128, 127]; e = y - scale * c; error = lane sum of e * e.
     rotate      codec.rotate: two passes of sign flips and Walsh-Hadamard butterflies over blocks of a power of four.
@@ -149,7 +150,7 @@ class Backend(Protocol):
     def beam(
         self, queries: CodeRows, points: CodeRows, neighbours: Int32s, entries: Int32s, beam: int, width: int, *, threads: int
     ) -> Int64s:
-        """int64 (m, beam): the pool at the end of a search of the graph, keys ascending, NO_KEY behind (DiskANN's GreedySearch).
+        """int64 (m, beam): the pool at the end of a search of the graph, keys ascending, NO_KEY behind (GreedySearch, DiskANN).
 
         neighbours: int32 (n, degree), -1 = none, anywhere in a line. entries: int32 (m, e), -1 = none: scored first.
         Then, again and again, the `width` smallest nodes of the pool that were not expanded yet are expanded together: all

@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import exact as exact_search
-from .arrays import Rows, as_k, as_mask, as_queries
+from .arrays import Rows, as_count, as_k, as_mask, as_queries
 from .contract import Float32s, Int32s, Int64s
 from .dispatch import backend
 from .errors import InvalidParameter, WrongDtype, WrongShape
 from .exact import Proof
+from .graph import DEFAULT, BuildFacts, Graph, GraphSearch, build, consolidate, insert_due
+from .graph import search as search_lists
+from .graph.build import Progress
+from .graph.graph import MAX_BEAM
 from .machine import as_threads
 from .metrics import METRICS
 from .points import PointSet, as_points
@@ -104,6 +108,74 @@ def _scanned(
     allowed = len(base) if mask is None else int(np.count_nonzero(mask))
     proof.add_block(np.full(len(queries), allowed, np.int64))
     return distances, ids, proof
+
+
+def build_graph(
+    points: Any,
+    metric: str | None = None,
+    *,
+    recall: float = 0.95,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Graph, PointSet, BuildFacts]:
+    """A graph for approximate search over rows (n, d), n >= 1, or a `PointSet`; the PointSet it belongs to; what was done.
+
+    recall: the recall@10 that the default beam of `search_graph` is tuned to, on rows held back. The same rows give the same
+    graph, byte for byte, on every backend and for any `threads`. Raises what `as_vectors` raises, InvalidParameter,
+    WrongShape for no rows. Cost: about 12 leaves of 240 rows a row, then prunings of 64 candidates (docs/design.md).
+    """
+    if isinstance(recall, bool) or not isinstance(recall, (int, float)) or not 0 < recall < 1:
+        raise InvalidParameter("recall", repr(recall), "a number between 0 and 1")
+    base, workers = as_points(points, metric), as_threads(threads)
+    if isinstance(base, Rows) or base.codec is None:
+        rows = base if isinstance(base, Rows) else base.vectors
+        name = base.metric if isinstance(base, PointSet) else metric or "l2"
+        base = PointSet.view(Rows(rows.data.copy(), rows.kind), name, threads=workers)
+    graph, facts = build(base, float(recall), DEFAULT, threads=workers, progress=progress)
+    return graph, base, facts
+
+
+def extend_graph(graph: Graph, points: PointSet, *, threads: int | None = None) -> Graph:
+    """The graph with the rows of its tail inside, batch by batch; itself while the tail is shorter than a batch.
+
+    points: a later generation of the graph's PointSet, made by `extend(refit=False)`. Batches are cut at fixed row numbers, so
+    that the same rows give the same graph however calls brought them. Cost: a search and two prunings a row.
+    """
+    return insert_due(graph, points.nodes, backend(), as_threads(threads))
+
+
+def consolidate_graph(graph: Graph, points: PointSet, live: Any, *, threads: int | None = None) -> Graph | None:
+    """The graph without the rows that are not `live`, bool (graph.rows,), mended; None when no row is left.
+
+    Cost: about degree^2 / 4 distances for each list that held a dead row.
+    """
+    kept = as_mask(live, graph.rows, "live")
+    return graph if kept is None else consolidate(graph, points.nodes, kept, backend(), as_threads(threads))
+
+
+def search_graph(
+    graph: Graph,
+    points: PointSet,
+    queries: Any,
+    k: int = 10,
+    *,
+    beam: int | None = None,
+    mask: Any = None,
+    threads: int | None = None,
+) -> tuple[Float32s, Int64s, GraphSearch]:
+    """The k nearest rows that a search of the graph finds: distances float32 (m, k), ids int64 (m, k) by (distance, id).
+
+    points: the PointSet of the graph, or a later generation of it: rows that the graph does not know yet are scanned. beam:
+    places of the search's pool, at least k are used; None takes the tuned one. mask: bool (n,), the rows allowed: min(k,
+    allowed) rows are always found, then inf and -1. Distances are exact. Raises what `as_queries` and `as_mask` raise,
+    InvalidParameter.
+    """
+    k, workers = as_k(k), as_threads(threads)
+    places = None if beam is None else as_count(beam, "beam", most=MAX_BEAM)
+    if not isinstance(points, PointSet) or points.codec is None or len(points) < graph.rows:
+        raise InvalidParameter("points", repr(points), f"the PointSet of this graph of {graph.rows} rows")
+    found, _ = as_queries(queries, metric=points.metric, dim=points.dim)
+    return search_lists(graph, points, found, k, as_mask(mask, len(points)), places, threads=workers)
 
 
 def rerank(

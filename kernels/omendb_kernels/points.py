@@ -189,11 +189,12 @@ class PointSet:
         rows = empty_rows(as_count(dim, "dim", most=MAX_DIM), kind)
         return cls(metric_named(metric).name, kind, None, _Table(_plain_columns(rows, metric, None), 0), 0, 0.0)
 
-    def extend(self, vectors: Any, *, threads: int | None = None) -> PointSet:
+    def extend(self, vectors: Any, *, refit: bool = True, threads: int | None = None) -> PointSet:
         """The next generation: these rows, then `vectors` (n, d), judged against this set's metric, dimension and kind.
 
         The codec is fitted, or looked at again, only where the number of rows crosses 1,024 times a power of four, on the
-        rows up to there: the result depends on the rows in their order, not on how calls cut them.
+        rows up to there: the result depends on the rows in their order, not on how calls cut them. refit=False keeps the
+        codec whatever comes: for sets with a graph, which knows rows by their codes.
         """
         rows = vectors if isinstance(vectors, Rows) else self._judge(vectors)
         workers = as_threads(threads)
@@ -205,7 +206,7 @@ class PointSet:
             piece = rows[start : start + room]
             points = points._append(piece, workers)
             start += len(piece)
-            if len(piece) == room:
+            if len(piece) == room and (refit or points.codec is None):
                 points = points._refitted(workers)
         return points
 
@@ -234,6 +235,12 @@ class PointSet:
         columns = {name: np.ascontiguousarray(self._column(name)[rows]) for name in names}
         longest = float(columns["lengths"].max()) if self.metric == "ip" and len(rows) else 0.0
         return PointSet(self.metric, self.kind, self.codec, _Table(columns, len(rows)), len(rows), longest)
+
+    def behind(self, start: int) -> PointSet:
+        """The rows from number `start` on, under the same codec, in place."""
+        columns = {name: self._column(name)[start:] for name in self._table.columns}
+        rows = len(self) - start
+        return PointSet(self.metric, self.kind, self.codec, _Table(columns, rows), rows, self.max_length)
 
     def encode_queries(self, queries: Rows, *, threads: int = 1) -> QueryCodes:
         """Queries in this set's codes. ip scales each query by itself to fill the range: its ranking ignores length."""

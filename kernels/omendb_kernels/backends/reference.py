@@ -44,11 +44,10 @@ def _rotate(row: Float64s, signs: Int8s) -> Float64s:
     dim, size = len(out), 1
     while size * 4 <= dim:
         size *= 4
-    aligned = list(range(0, dim - size + 1, size))
-    if aligned[-1] + size < dim:
-        aligned.append(dim - size)
-    shifted = list(range(size // 2, dim - size + 1, size))
-    for sign, starts in zip(signs, (aligned, shifted), strict=True):
+    from_first = [start for start in range(dim) if start % size == 0 and start + size <= dim]
+    shift = dim % size if dim % size else size // 2
+    to_last = [start for start in range(dim) if start % size == shift and start + size <= dim]
+    for sign, starts in zip(signs, (from_first, to_last), strict=True):
         out = [value * float(flip) for value, flip in zip(out, sign, strict=True)]
         for start in starts:
             step = 1
@@ -203,9 +202,9 @@ def prune(points: CodeRows, candidates: Int64s, degree: int, alpha: tuple[int, i
 
 def link(targets: Int32s, own: Int64s, sources: Int32s, kept: Int64s, width: int, *, threads: int = 1) -> Int64s:
     """See contract.py."""
-    candidates = {
-        int(target): [distance * 2**32 + row for distance, row in _edges(line)] for target, line in zip(targets, own, strict=True)
-    }
+    candidates: dict[int, list[int]] = {}
+    for target, line in zip(targets.tolist(), own, strict=True):
+        candidates[target] = [distance * 2**32 + row for distance, row in _edges(line)]
     for source, line in zip(sources.tolist(), kept, strict=True):
         for distance, target in _edges(line):
             if target in candidates:

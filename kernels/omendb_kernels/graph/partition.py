@@ -7,6 +7,7 @@ All distances are integers and ties go to the smaller row, so the leaves are the
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,10 +69,7 @@ def _carve(points: CodeRows, item: _Item, settings: Settings, ops: Backend, thre
     places = unpack(keys)[1].ravel().astype(np.int16)  # NumPy sorts 16 bits by radix
     members = np.repeat(rows, fanout)[np.argsort(places, kind="stable")]  # by leader, then by row
     cuts = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=count))])
-    clusters = [members[start:stop] for start, stop in zip(cuts[:-1], cuts[1:], strict=True) if stop > start]
-    if fanout == 1 or max(map(len, clusters)) <= SHRUNK * size:
-        if max(map(len, clusters)) <= SHRUNK * size:
-            return clusters
+    clusters = [members[start:stop] for start, stop in itertools.pairwise(cuts.tolist()) if stop > start]
     return [piece for cluster in clusters for piece in _halved(cluster, size)]
 
 

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Settings:
-    """degree: neighbours a node keeps (one more slot serves connectivity). leaf: most rows of a leaf. fanout: leaves a row
-    joins, by level. pick_k: nearest taken from each leaf. reservoir: candidates a row keeps. alpha: the pruning factor as a
-    fraction, on squared distances. width: nodes a search expands at once. router: nodes of which a search starts from the
-    nearest `entries`. insert_beam: the beam that finds the neighbours of inserted rows.
+    """How a graph is made. docs/decisions.md tells what was measured for each number.
+
+    degree: neighbours a node keeps; one more slot serves connectivity. leaf: most rows of a leaf. fanout: leaves a row joins,
+    by level of the partition, 1 on levels beyond. pick_k: nearest taken from each leaf. reservoir: candidates a row keeps.
+    alpha: the pruning factor on squared distances, a fraction. small: up to so many nodes all pairs are looked at, small_k of
+    them picked. width: nodes a search expands at once. router: nodes of which a search starts from the nearest.
+    insert_beam: the beam that finds the neighbours of an inserted row, batch_k: nearest taken from its own batch.
     """
 
-    degree: int = 32
+    degree: int = 31
     leaf: int = 512
-    fanout: tuple[int, ...] = (10, 3)
-    pick_k: int = 3
+    fanout: tuple[int, ...] = (6, 2)
+    pick_k: int = 4
     reservoir: int = 64
     alpha: tuple[int, int] = (6, 5)
-    width: int = 1
+    small: int = 4096
+    small_k: int = 32
+    width: int = 2
     router: int = 256
-    entries: int = 1
     insert_beam: int = 64
+    batch_k: int = 8
 
     def facts(self) -> dict[str, Any]:
         """As JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Settings:
+        """The settings that `facts` described. ValueError, KeyError, TypeError where they cannot be."""
+        if set(facts) != {field.name for field in fields(cls)}:
+            raise ValueError("unknown settings of a graph")
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+        numbers = [number for value in values.values() for number in (value if isinstance(value, tuple) else (value,))]
+        if not all(type(number) is int and 1 <= number <= 1 << 20 for number in numbers) or len(values["alpha"]) != 2:
+            raise ValueError("settings of a graph out of range")
+        return cls(**values)
+
+
+DEFAULT = Settings()

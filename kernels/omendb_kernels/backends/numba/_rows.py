@@ -72,14 +72,14 @@ def _widened(builder: Any, kind: Any, values: Any) -> Any:
 def _lane_sum(context: Any, builder: Any, signature: Any, arguments: Any, term: Any) -> Any:
     """The lane sum of term(a, b) over two rows of equal length."""
     kinds = [kind.dtype for kind in signature.args]
-    views = [context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, arguments)]
+    views = [context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, arguments, strict=True)]
     stored = [view.data.type.pointee for view in views]
     length = builder.extract_value(views[0].shape, 0)
     whole = builder.and_(length, _I64(-LANES))
 
     def terms(places: list[Any]) -> Any:
         values = []
-        for kind, element, place in zip(kinds, stored, places):
+        for kind, element, place in zip(kinds, stored, places, strict=True):
             loaded = builder.load(builder.bitcast(place, ir.VectorType(element, LANES).as_pointer()))
             loaded.align = element.get_abi_size(context.target_data)
             values.append(_widened(builder, kind, loaded))
@@ -103,7 +103,7 @@ def _lane_sum(context: Any, builder: Any, signature: Any, arguments: Any, term: 
     builder.cbranch(builder.icmp_signed("<", whole, length), tail, done)
     builder.position_at_end(tail)
     # The last few values, zeros behind them: a lane is never -0.0, so adding 0.0 changes nothing.
-    padded = [_padded(builder, element, view.data, whole, length) for element, view in zip(stored, views)]
+    padded = [_padded(builder, element, view.data, whole, length) for element, view in zip(stored, views, strict=True)]
     ended = builder.fadd(lanes, terms(padded))
     after_tail = builder.block
     builder.branch(done)
@@ -114,7 +114,7 @@ def _lane_sum(context: Any, builder: Any, signature: Any, arguments: Any, term: 
     parts = [builder.extract_element(total, _I32(lane)) for lane in range(LANES)]
     while len(parts) > 1:
         half = len(parts) // 2
-        parts = [builder.fadd(low, high) for low, high in zip(parts[:half], parts[half:])]
+        parts = [builder.fadd(low, high) for low, high in zip(parts[:half], parts[half:], strict=True)]
     return parts[0]
 
 
@@ -166,7 +166,7 @@ def widen(typingctx, row, out):  # type: ignore[no-untyped-def]
     """out[j] = float64 of row[j]; `out` float64, its length a multiple of eight, at least the row's; zeros behind."""
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        source, target = (context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, arguments))
+        source, target = (context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, arguments, strict=True))
         element, kind = source.data.type.pointee, signature.args[0].dtype
         length = builder.extract_value(source.shape, 0)
         whole = builder.and_(length, _I64(-LANES))
@@ -207,5 +207,5 @@ def distance(query: Any, point: Any, metric: Any, query_length: Any, point_lengt
         return np.float32(lane_l2(query, point))
     dot = lane_dot(query, point)
     if metric == 2:
-        return np.float32(0.0 - dot)
+        return np.float32(0.0 - dot) + np.float32(0.0)  # -0.0 would sort before 0.0
     return np.float32(max(0.0, 1.0 - dot / (query_length * point_length)))

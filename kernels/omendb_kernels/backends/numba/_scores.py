@@ -60,11 +60,11 @@ class _Code:
         number = builder.phi(_I64)
         number.add_incoming(_I64(0), before)
         held = [builder.phi(state.type) for state in states]
-        for phi, state in zip(held, states):
+        for phi, state in zip(held, states, strict=True):
             phi.add_incoming(state, before)
         builder.cbranch(builder.icmp_signed("<", number, count), inside, after)
         builder.position_at_end(inside)
-        for phi, state in zip(held, body(number, held)):
+        for phi, state in zip(held, body(number, held), strict=True):
             phi.add_incoming(state, builder.block)
         number.add_incoming(builder.add(number, _I64(1)), builder.block)
         builder.branch(head)
@@ -86,7 +86,7 @@ def settle(typingctx, dots, bias, scores, steps, rounds, limit):  # type: ignore
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         code = _Code(builder)
-        lines = [_data(context, builder, kind, value) for kind, value in zip(signature.args[:3], arguments)]
+        lines = [_data(context, builder, kind, value) for kind, value in zip(signature.args[:3], arguments[:3], strict=True)]
         _, _, _, steps, rounds, limit = arguments
 
         def step(number: Any, minima: list[Any]) -> list[Any]:

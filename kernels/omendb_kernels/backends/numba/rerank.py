@@ -32,7 +32,7 @@ def rerank(
     m = len(queries)
     data = readable(points)
     values = queries.float32().astype(np.float64)
-    bounds = np.empty((m, 0)) if lower is None else np.ascontiguousarray(lower)
+    bounds = np.empty((m, 0)) if lower is None else unlocked(np.ascontiguousarray(lower))
     sizes = np.empty(0) if lengths is None else unlocked(lengths)
     chosen = unlocked(np.ascontiguousarray(candidates))
     keys = np.full((m, k), NO_KEY, np.int64)

@@ -1,0 +1,154 @@
+"""build: a whole graph at once. Partition, pick, prune, link, prune (PiPNN, arXiv 2602.21247), repair, and the beam tuned on
+rows that were held back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import exact as exact_search
+from ..codec import sample_rows
+from ..contract import Backend, CodeRows, Int32s
+from ..dispatch import backend
+from .graph import MAX_BEAM, Graph, ids_of, nodes_of, router_of
+from .insert import attach, pools_of
+from .partition import leaves
+from .repair import repair
+from .search import search
+from .settings import Settings
+from .twins import heads_of
+
+if TYPE_CHECKING:
+    from ..points import PointSet
+
+Progress = Callable[[str, int, int], None]
+
+SAMPLE, SAMPLE_SHARE, LEAST_SAMPLE, SAMPLE_ITEM = 256, 50, 16, 4  # rows held back: at most 256, one in 50; their hash
+TUNED_K = 10
+UNTUNED_BEAM = 64  # where too few rows could be held back
+LADDER = 1.15  # each beam tried is so much larger than the one before
+
+
+@dataclass
+class BuildFacts:
+    """What a build did: seconds by phase, links that repair made, the largest sum of array bytes it held at once."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    repaired: int = 0
+    peak_bytes: int = 0
+
+
+class _Clock:
+    """Times the phases and tells them to the caller."""
+
+    def __init__(self, facts: BuildFacts, progress: Progress | None) -> None:
+        self.facts, self.progress = facts, progress
+        self.start = time.perf_counter()
+
+    def begin(self, phase: str) -> None:
+        """Tell the caller that a phase begins."""
+        if self.progress is not None:
+            self.progress(phase, 0, 1)
+
+    def lap(self, phase: str, nbytes: int = 0) -> None:
+        """A phase has ended; nbytes: arrays that it held."""
+        now = time.perf_counter()
+        self.facts.seconds[phase] = self.facts.seconds.get(phase, 0.0) + now - self.start
+        self.facts.peak_bytes = max(self.facts.peak_bytes, nbytes)
+        self.start = now
+        if self.progress is not None:
+            self.progress(phase, 1, 1)
+
+
+def build(
+    points: PointSet, recall: float, settings: Settings, *, threads: int, progress: Progress | None = None
+) -> tuple[Graph, BuildFacts]:
+    """A graph over all rows of `points` (with a codec), its beam tuned to this recall@10, and what the build did.
+
+    The same rows give the same bytes for any `threads` and backend. progress(phase, done, total) is told of each phase.
+    """
+    ops, codes, total = backend(), points.nodes, len(points)
+    facts = BuildFacts()
+    clock = _Clock(facts, progress)
+    clock.begin("twins")
+    heads = heads_of(codes, np.arange(total, dtype=np.int32))
+    nodes = nodes_of(heads, total)
+    held = np.sort(nodes[sample_rows(len(nodes), min(SAMPLE, len(nodes) // SAMPLE_SHARE), SAMPLE_ITEM)])
+    if len(held) < LEAST_SAMPLE:
+        held = held[:0]
+    base = np.setdiff1d(nodes, held, assume_unique=True).astype(np.int32)
+    clock.lap("twins")
+    neighbours = np.full((total, settings.degree + 1), -1, np.int32)
+    _lists(codes, base, neighbours, settings, ops, threads, clock, points.nbytes)
+    clock.begin("repair")
+    router = router_of(base, settings)
+    facts.repaired = repair(codes, neighbours, router, base, ops, threads)
+    clock.lap("repair")
+    # What is held back is not there yet, and neither are its twins.
+    away = np.isin(heads, held)
+    graph = Graph(settings, neighbours, router, np.where(away, -1, heads).astype(np.int32), UNTUNED_BEAM, math.nan)
+    if len(held):
+        clock.begin("tune")
+        graph = _tuned(graph, points, held, ~away, recall, threads)
+        clock.lap("tune")
+        clock.begin("insert")
+        neighbours = neighbours.copy()
+        attach(codes, neighbours, held, pools_of(graph, codes, held, ops, threads), settings, ops, threads)
+        facts.repaired += repair(codes, neighbours, router, nodes, ops, threads)
+        clock.lap("insert")
+    graph = replace(graph, neighbours=neighbours, heads=None if len(nodes) == total else heads)
+    return graph, facts
+
+
+def _lists(
+    codes: CodeRows, nodes: Int32s, neighbours: Int32s, settings: Settings, ops: Backend, threads: int, clock: _Clock, held: int
+) -> None:
+    """The lists of `nodes`, in place, their reserved slots left free."""
+    clock.begin("partition")
+    if len(nodes) <= settings.small:
+        members, offsets, k = nodes, np.array([0, len(nodes)], np.int64), settings.small_k
+    else:
+        members, offsets = leaves(codes, nodes, settings, ops, threads)
+        k = settings.pick_k
+    clock.lap("partition", held + members.nbytes)
+    clock.begin("pick")
+    reservoir = ops.pick(codes, members, offsets, k, settings.reservoir, threads=threads)
+    clock.lap("pick", held + members.nbytes + reservoir.nbytes)
+    clock.begin("prune")
+    candidates = reservoir if len(nodes) == len(reservoir) else reservoir[nodes]
+    kept = ops.prune(codes, candidates, settings.degree, settings.alpha, threads=threads)
+    del reservoir, candidates
+    clock.lap("prune", held + 3 * kept.nbytes)
+    clock.begin("link")
+    linked = ops.link(nodes, kept, nodes, kept, settings.reservoir, threads=threads)
+    clock.lap("link", held + kept.nbytes + linked.nbytes)
+    clock.begin("prune")
+    pruned = ops.prune(codes, linked, settings.degree, settings.alpha, threads=threads)
+    neighbours[nodes, :-1] = ids_of(pruned)
+    clock.lap("prune", held + linked.nbytes + pruned.nbytes + neighbours.nbytes)
+
+
+def _tuned(graph: Graph, points: PointSet, held: Int32s, there: NDArray[np.bool_], recall: float, threads: int) -> Graph:
+    """The graph with the smallest beam of a ladder that reaches this recall@10 on the rows held back.
+
+    It is reached where the mean is above it by its own standard error: the sample is small.
+    """
+    queries = points.vectors[held.astype(np.int64)]
+    k = min(TUNED_K, int(there.sum()))
+    truth, _, _ = exact_search.search(points, queries, k, there, exact=True, threads=threads)
+    beam = k
+    while True:
+        distances, _, _ = search(graph, points, queries, k, None, beam, threads=threads)
+        hits: list[int] = (distances <= truth[:, -1:]).sum(axis=1).tolist()
+        # In whole numbers as far as can be: the same decision on every machine.
+        total, squares, m = sum(hits), sum(hit * hit for hit in hits), len(hits)
+        error = math.sqrt((squares * m - total * total) / m**3) / k
+        if total / (m * k) - error >= recall or beam >= MAX_BEAM // 8 or beam >= len(points):
+            return replace(graph, beam=beam, recall=total / (m * k))
+        beam = math.ceil(beam * LADDER)

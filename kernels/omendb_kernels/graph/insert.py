@@ -1,0 +1,87 @@
+"""insert: rows enter the graph in batches (ParlayANN, PPoPP 2024, Algorithm 3): all of a batch search the frozen graph, then
+lists are pruned and linked together. No order inside a batch shows, and batches are cut at row numbers that depend on nothing
+but themselves: the same rows give the same graph however calls brought them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..contract import NO_KEY, Backend, CodeRows, Int32s, Int64s
+from .graph import Graph, ids_of, router_of
+from .repair import repair
+from .search import entries_of
+from .settings import Settings
+from .twins import heads_of
+
+FIRST_CUT, LEAST_BATCH, MOST_BATCH, BATCH_SHARE = 1024, 256, 65_536, 50
+
+
+def insert_due(graph: Graph, points: CodeRows, ops: Backend, threads: int) -> Graph:
+    """The graph with all full batches of its tail inside; itself while the tail holds none.
+
+    Cost: a search of beam `insert_beam` a row, and the pruning of every list that a new row links to.
+    """
+    rows, total = graph.rows, len(points.codes)
+    cut = FIRST_CUT
+    while True:
+        while cut <= rows:
+            cut += min(max(LEAST_BATCH, cut // BATCH_SHARE), MOST_BATCH)
+        if cut > total:
+            return graph
+        graph, rows = insert(graph, points, np.arange(rows, cut, dtype=np.int32), ops, threads), cut
+
+
+def insert(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: int) -> Graph:
+    """The graph with these rows (ascending, all behind its own) inside."""
+    total = int(rows[-1]) + 1
+    neighbours = np.full((total, graph.settings.degree + 1), -1, np.int32)
+    neighbours[: graph.rows] = graph.neighbours
+    heads = np.arange(total, dtype=np.int32)
+    if graph.heads is not None:
+        heads[: graph.rows] = graph.heads
+    heads[rows] = heads_of(points, rows)
+    new = rows[heads[rows] == rows]
+    pools = pools_of(graph, points, new, ops, threads)
+    # A row of the same code as a node is not a node of its own.
+    known = (pools[:, 0] >> 32) == 0
+    moved = heads.copy()
+    moved[new[known]] = ids_of(pools[known, 0])
+    heads[rows] = moved[heads[rows]]
+    new, pools = new[~known], pools[~known]
+    attach(points, neighbours, new, pools, graph.settings, ops, threads)
+    nodes = np.flatnonzero(heads == np.arange(total)).astype(np.int32)
+    router = graph.router if len(graph.router) >= graph.settings.router else router_of(nodes, graph.settings)
+    repair(points, neighbours, router, nodes, ops, threads)
+    return replace(graph, neighbours=neighbours, router=router, heads=None if len(nodes) == total else heads)
+
+
+def pools_of(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: int) -> Int64s:
+    """int64 (r, insert_beam): what a search of the graph as it is finds for each row."""
+    queries, settings = points.take(rows), graph.settings
+    entries = entries_of(queries, points, graph.router, ops, threads)
+    known = points.take(slice(0, graph.rows))
+    return ops.beam(queries, known, graph.neighbours, entries, settings.insert_beam, settings.width, threads=threads)
+
+
+def attach(
+    points: CodeRows, neighbours: Int32s, rows: Int32s, pools: Int64s, settings: Settings, ops: Backend, threads: int
+) -> None:
+    """Give `rows` (ascending) lists made of their pools and of each other, and link what they chose back to them, in place."""
+    if not len(rows):
+        return
+    queries = points.take(rows)
+    near = ops.nearest(queries, queries, settings.batch_k + 1, None, threads=threads)
+    places = ids_of(near)
+    near = np.where(places < 0, NO_KEY, (near & np.int64(-(2**32))) | rows[places])
+    near[places == np.arange(len(rows))[:, None]] = NO_KEY
+    candidates = np.sort(np.concatenate([pools, near], axis=1), axis=1)[:, : settings.reservoir]
+    kept = ops.prune(points, candidates, settings.degree, settings.alpha, threads=threads)
+    neighbours[rows, :-1] = ids_of(kept)
+    targets = np.union1d(kept[kept != NO_KEY] & 0xFFFFFFFF, rows).astype(np.int32)
+    own = ops.score(points, targets, neighbours[targets, :-1], settings.degree, threads=threads)
+    candidates = ops.link(targets, own, rows, kept, settings.reservoir, threads=threads)
+    pruned = ops.prune(points, candidates, settings.degree, settings.alpha, threads=threads)
+    neighbours[targets, :-1] = ids_of(pruned)

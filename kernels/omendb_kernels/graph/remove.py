@@ -1,0 +1,61 @@
+"""remove: dead nodes leave the graph, and their neighbours take over what they led to (FreshDiskANN, arXiv 2105.09613)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contract import Backend, CodeRows, Int32s, Int64s
+from ..parallel import blocks
+from .graph import Graph, ids_of, nodes_of, router_of
+from .repair import repair
+
+BLOCK = 2048  # lists mended at a time: each may bring degree^2 candidates
+
+
+def consolidate(graph: Graph, points: CodeRows, live: NDArray[np.bool_], ops: Backend, threads: int) -> Graph | None:
+    """The graph without the rows that are not `live` (rows,); None when nothing is left.
+
+    A node stays while a live row stands behind it. Every list that held a dead node is pruned anew from its live members and
+    the live members of the dead nodes' lists. Cost: about degree^2 / 4 distances a mended list.
+    """
+    heads = np.arange(graph.rows, dtype=np.int32) if graph.heads is None else graph.heads
+    heads = np.where(live, heads, -1).astype(np.int32)
+    needed = np.zeros(graph.rows, np.bool_)
+    needed[heads[heads >= 0]] = True
+    heads[needed] = np.flatnonzero(needed)  # of twins that live, though it may be dead itself
+    nodes = nodes_of(heads, graph.rows)
+    if not len(nodes):
+        return None
+    neighbours = graph.neighbours.copy()
+    neighbours[~needed] = -1
+    slots = neighbours[:, -1]
+    slots[(slots >= 0) & ~needed[slots]] = -1
+    lists = graph.neighbours[:, :-1]
+    lost = np.zeros(len(nodes), np.bool_)
+    for start, stop in blocks(len(nodes), BLOCK * 8):
+        line = lists[nodes[start:stop]]
+        lost[start:stop] = ((line >= 0) & ~needed[line]).any(axis=1)
+    mended = nodes[lost]
+    for start, stop in blocks(len(mended), BLOCK):
+        here = mended[start:stop]
+        neighbours[here, :-1] = ids_of(_mended(graph, points, here, needed, ops, threads))
+    router = router_of(nodes, graph.settings)
+    repair(points, neighbours, router, nodes, ops, threads)
+    return replace(graph, neighbours=neighbours, router=router, heads=heads)
+
+
+def _mended(
+    graph: Graph, points: CodeRows, rows: Int32s, needed: NDArray[np.bool_], ops: Backend, threads: int
+) -> Int64s:
+    lists, settings = graph.neighbours[:, :-1], graph.settings
+    own = lists[rows]
+    there = own >= 0
+    dead = there & ~needed[own]
+    beyond = np.where(dead[:, :, None], lists[own], -1).reshape(len(rows), -1)
+    beyond = np.where((beyond >= 0) & needed[beyond], beyond, -1)
+    ids = np.concatenate([np.where(dead, -1, own), beyond], axis=1)
+    candidates = ops.score(points, rows, ids, settings.reservoir, threads=threads)
+    return ops.prune(points, candidates, settings.degree, settings.alpha, threads=threads)

@@ -1,0 +1,56 @@
+"""repair: every node can be reached from the router.
+
+What a walk from the router does not reach is linked to its nearest reached node: each proposes, a node takes its best proposal
+into its one reserved slot, and the walk goes on from there. A node that was just linked has its own slot free, so a round
+always links at least one, and the rounds end.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contract import Backend, CodeRows, Int32s
+from ..keys import unpack
+
+ROUND = 256  # unreached nodes that propose in one round: a link to one usually reaches its neighbours too
+
+
+def repair(points: CodeRows, neighbours: Int32s, router: Int32s, nodes: Int32s, ops: Backend, threads: int) -> int:
+    """Fill slots (the last column of `neighbours`, in place) until all `nodes` are reached; gives the number of links made.
+
+    Proposals are decided by (distance, id). Cost: a walk over the edges, and a scan of the codes for each proposing node.
+    """
+    reached = np.zeros(len(neighbours), np.bool_)
+    _walk(neighbours, router, reached)
+    slots, links = neighbours[:, -1], 0
+    while True:
+        missing = nodes[~reached[nodes]]
+        if not len(missing):
+            return links
+        asking = missing[:ROUND]
+        free = reached & (slots < 0)
+        if not free.any():  # slots of earlier repairs, by now needless: begin anew, each link then brings a free slot
+            slots[:] = -1
+            reached[:] = False
+            _walk(neighbours, router, reached)
+            continue
+        keys = ops.nearest(points.take(asking), points.take(slice(0, len(neighbours))), 1, free, threads=threads)
+        distances, targets = (column[:, 0] for column in unpack(keys))
+        order = np.lexsort((asking, distances))  # the best proposal to each target first
+        _, first = np.unique(targets[order], return_index=True)
+        chosen = order[first]
+        slots[targets[chosen]] = asking[chosen]
+        links += len(chosen)
+        _walk(neighbours, asking[chosen], reached)
+
+
+def _walk(neighbours: Int32s, start: Int32s, reached: NDArray[np.bool_]) -> None:
+    """Mark all nodes that can be reached from `start`."""
+    front: NDArray[np.int32] = np.unique(start)
+    reached[front] = True
+    while len(front):
+        near = neighbours[front].ravel()
+        near = near[near >= 0]
+        front = np.unique(near[~reached[near]])
+        reached[front] = True
