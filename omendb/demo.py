@@ -109,7 +109,7 @@ class Demo:
                 ids=self.words.names,
                 metric="cosine",
                 threads=self.threads,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=lambda phase, done, total: bar.update(task, completed=done, total=total),
             )
             seconds = time.perf_counter() - start
         self.say("build", f"{len(db):,} rows in {_seconds(seconds)}: {_rate(len(db) / seconds)} rows/s")

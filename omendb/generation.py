@@ -10,12 +10,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omendb_kernels import (
+    BuildFacts,
+    Graph,
     PointSet,
     Proof,
     Rows,
@@ -23,25 +25,40 @@ from omendb_kernels import (
     as_mask,
     as_queries,
     as_vectors,
+    build_graph,
+    consolidate_graph,
+    extend_graph,
     knn_certified,
+    search_graph,
 )
 
-from .arrays import as_ids, as_metadata
+from .arrays import as_ids, as_keys, as_metadata
 from .columns import Texts
-from .errors import CorruptFile, DuplicateId, OmenError, UnknownId
+from .errors import CorruptFile, DuplicateId, InvalidIds, OmenError, UnknownId
 from .ids import IdKind, Ids, Keys, as_list
+from .results import BuildReport
 from .snapshot import Arrays, Facts
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
 
-_PROGRESS_ROWS = 16_384  # coded between two reports of progress
+DEAD_SHARE = 0.1  # of the graph's rows: when more are deleted, their nodes leave
+
+
+class Found(NamedTuple):
+    """Distances float32 and rows int64, (m, c); the proof of exactness, None where there is none; "exact" or "graph"."""
+
+    distances: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    proof: Proof | None
+    method: str
 
 
 @dataclass(frozen=True)
 class Generation:
     """metric; dim, dtype and id_kind, None until the first rows fix them; the rows, None while there are none.
 
-    live: bool (rows,), False for deleted rows, None when all are live. next_row: the next running number for an id.
+    live: bool (rows,), False for deleted rows, None when all are live. next_row: the next running number for an id. graph:
+    over the first rows; the later ones are its tail.
     """
 
     metric: str
@@ -53,6 +70,7 @@ class Generation:
     metadata: Texts | None = None
     live: NDArray[np.bool_] | None = None
     next_row: int = 0
+    graph: Graph | None = None
 
     @cached_property
     def live_rows(self) -> NDArray[np.int64]:
@@ -69,7 +87,7 @@ class Generation:
 
     @property
     def nbytes(self) -> int:
-        parts = (self.points, self.ids, self.metadata, self.live)
+        parts = (self.points, self.ids, self.metadata, self.live, self.graph)
         return sum(part.nbytes for part in parts if part is not None)
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -107,29 +125,53 @@ class Generation:
             dim = max(1, shape[-1]) if shape else 1
         return as_queries(queries, metric=self.metric, dim=dim)
 
-    def search(self, queries: Rows, k: int, mask: Any, threads: int) -> tuple[NDArray[np.float32], NDArray[np.int64], Proof]:
-        """Distances and rows (m, min(k, rows allowed)), by (distance, row), and the proof of their exactness."""
-        allowed = as_mask(mask, len(self))
-        if allowed is not None and self.live is not None:
-            scattered = np.zeros(self.total, np.bool_)
-            scattered[self.live_rows] = allowed
-            allowed = scattered
-        allowed = self.live if allowed is None else allowed
+    def search(
+        self, queries: Rows, k: int, mask: Any, threads: int, *, beam: int | None = None, exact: bool = False
+    ) -> Found:
+        """The nearest rows, (m, min(k, rows allowed)), by (distance, row): through the graph where there is one.
+
+        mask: bool in the order of the live rows, or ids; None for all. exact: by the certified scan in any case.
+        """
+        allowed = self._allowed(mask)
         columns = min(k, self.total if allowed is None else int(np.count_nonzero(allowed)))
         if self.points is None or columns == 0 or len(queries) == 0:
             nothing = np.empty((len(queries), columns), np.float32)
-            return nothing, np.empty(nothing.shape, np.int64), Proof()
-        distances, found, proof = knn_certified(queries.native(), self.points, columns, mask=allowed, threads=threads)
-        if (found < 0).any():  # fewer rows than there are: only where a file lied about its codes
+            return Found(nothing, np.empty(nothing.shape, np.int64), Proof(), "exact")
+        if self.graph is None or exact:
+            found = Found(*knn_certified(queries, self.points, columns, mask=allowed, threads=threads), "exact")
+        else:
+            distances, rows, report = search_graph(
+                self.graph, self.points, queries, columns, beam=beam, mask=allowed, threads=threads
+            )
+            found = Found(distances, rows, None, "exact" if report.scanned == len(queries) else "graph")
+        if (found.rows < 0).any():  # fewer rows than there are: only where a file lied about its codes
             raise CorruptFile("the codes of the loaded file are damaged: a search missed rows; load it with verify=True")
-        return distances, found, proof
+        return found
+
+    def _allowed(self, mask: Any) -> NDArray[np.bool_] | None:
+        """bool (rows,): the live rows that a mask or ids allow; None for every row."""
+        if mask is None:
+            return self.live
+        if np.asarray(mask).dtype == np.bool_:
+            allowed = as_mask(mask, len(self))
+            if self.live is None:
+                return allowed
+            rows = self.live_rows[allowed]
+        else:
+            rows = self.rows_of(as_keys(mask, self.id_kind, "mask"))
+        scattered = np.zeros(self.total, np.bool_)
+        scattered[rows] = True
+        return scattered
 
     # --- the next generation -------------------------------------------------------------------------------------
 
     def add(
-        self, rows: Rows, ids: Any, metadata: Any, *, threads: int, progress: Progress | None = None
+        self, rows: Rows, ids: Any, metadata: Any, *, threads: int, whole: bool = False, progress: Progress | None = None
     ) -> tuple[Generation, Keys]:
-        """The generation with these judged rows behind, and their ids, which are judged before anything is made."""
+        """The generation with these judged rows behind, and their ids, which are judged before anything is made.
+
+        whole: these are all rows there will be for long: the codec is fitted to all of them, not to the first.
+        """
         kind, keys = as_ids(ids, len(rows), self.id_kind)
         texts = as_metadata(metadata, len(rows))
         if keys is None:
@@ -139,21 +181,65 @@ class Generation:
         if len(rows) == 0:
             return self, keys
         first = len(self) == 0
-        before = None if first else self.points
-        if before is None:
-            before = PointSet.empty(rows.dim, self.metric, rows.kind)
+        graph = None if first else self.graph
+        points = self._with_rows(rows, first, whole, threads, progress)
         grown = Generation(
             self.metric,
             rows.dim,
             rows.kind,
             kind,
-            _extended(before, rows, threads, progress),
+            points,
             Ids.of(kind, keys) if first or self.ids is None else self.ids.append(keys),
             self._grown_metadata(texts, len(rows), first),
             None if first or self.live is None else np.concatenate([self.live, np.ones(len(rows), np.bool_)]),
             self.next_row + (len(rows) if kind == "row" else 0),
+            None if graph is None else extend_graph(graph, points, threads=threads),
         )
         return grown, keys
+
+    def _with_rows(self, rows: Rows, first: bool, whole: bool, threads: int, progress: Progress | None) -> PointSet:
+        if whole:
+            report = None if progress is None else lambda done, total: progress("encode", done, total)
+            return PointSet.encode(rows, self.metric, threads=threads, progress=report)
+        before = None if first else self.points
+        if before is None:
+            before = PointSet.empty(rows.dim, self.metric, rows.kind)
+        return before.extend(rows, refit=self.graph is None, threads=threads)
+
+    def upsert(self, rows: Rows, ids: Any, metadata: Any, *, threads: int) -> tuple[Generation, Keys]:
+        """`add`, the rows that have these ids already leaving first."""
+        if ids is None or self.id_kind == "row":
+            raise InvalidIds("ids", "none to replace by", "an index of integer or string ids, and one for each row")
+        _, keys = as_ids(ids, len(rows), self.id_kind)
+        as_metadata(metadata, len(rows))
+        assert keys is not None
+        known = self.find(keys) >= 0
+        old = [key for key, there in zip(as_list(keys), known, strict=True) if there]
+        left, _ = self.delete(old if isinstance(keys, list) else np.array(old, np.int64), threads=threads)
+        return left.add(rows, keys, metadata, threads=threads)
+
+    def indexed(self, least: int, recall: float, *, threads: int, progress: Progress | None) -> tuple[Generation, BuildFacts]:
+        """The generation with a graph over all rows, tuned to this recall; without one where there are fewer than `least`."""
+        if self.points is None or self.total < least:
+            return replace(self, graph=None), BuildFacts()
+        graph, points, facts = build_graph(self.points, recall=recall, threads=threads, progress=progress)
+        return replace(self, points=points, graph=graph), facts
+
+    def report(self, facts: BuildFacts, seconds: float) -> BuildReport:
+        """What the build that made this generation did."""
+        graph = self.graph
+        phases = {phase: round(taken, 6) for phase, taken in facts.seconds.items()}
+        if graph is None:
+            return BuildReport(len(self), seconds, phases=phases)
+        recall = None if math.isnan(graph.recall) else graph.recall
+        return BuildReport(len(self), seconds, "graph", phases, recall, graph.beam, facts.repaired, facts.peak_bytes)
+
+    def refitted(self, *, threads: int) -> Generation:
+        """The live rows only, coded anew by a codec fitted to all of them, without a graph."""
+        now = replace(self, graph=None).compacted(threads=threads)
+        if now.points is None:
+            return now
+        return replace(now, points=PointSet.view(now.points.vectors, self.metric, threads=threads))
 
     def _refuse_known(self, keys: Keys) -> None:
         known = np.flatnonzero(self.find(keys) >= 0)
@@ -170,30 +256,49 @@ class Generation:
             before = Texts.of(b"" for _ in range(0 if first else self.total))
         return before.append(texts or [b""] * n)
 
-    def delete(self, keys: Keys) -> tuple[Generation, int]:
+    def delete(self, keys: Keys, *, threads: int) -> tuple[Generation, int]:
         """The generation without these ids, and how many rows that were. UnknownId when one is not there."""
         rows = np.unique(self.rows_of(keys))
         if len(rows) == 0:
             return self, 0
         live = np.ones(self.total, np.bool_) if self.live is None else self.live.copy()
         live[rows] = False
-        return replace(self, live=live), len(rows)
+        return replace(self, live=live)._mended(threads), len(rows)
 
-    def compacted(self) -> Generation:
+    def _mended(self, threads: int) -> Generation:
+        """The dead nodes of the graph gone, once they are many."""
+        if self.graph is None or self.live is None or self.points is None:
+            return self
+        known = self.live[: self.graph.rows]
+        dead = self.graph.present - int(np.count_nonzero(known))
+        if dead <= DEAD_SHARE * self.graph.present:
+            return self
+        return replace(self, graph=consolidate_graph(self.graph, self.points, known, threads=threads))
+
+    def compacted(self, *, threads: int) -> Generation:
         """The generation with the deleted rows gone; itself when there are none."""
         if self.live is None or self.points is None or self.ids is None:
             return self
         rows = self.live_rows
         if len(rows) == 0:
-            return replace(self, points=None, ids=None, metadata=None, live=None)
-        metadata = None if self.metadata is None else self.metadata.take(rows)
-        return replace(self, points=self.points.take(rows), ids=self.ids.take(rows), metadata=metadata, live=None)
+            return replace(self, points=None, ids=None, metadata=None, live=None, graph=None)
+        graph = self.graph
+        if graph is not None:
+            graph = consolidate_graph(graph, self.points, self.live[: graph.rows], threads=threads)
+        return replace(
+            self,
+            points=self.points.take(rows),
+            ids=self.ids.take(rows),
+            metadata=None if self.metadata is None else self.metadata.take(rows),
+            live=None,
+            graph=None if graph is None else graph.take(rows),
+        )
 
     # --- leaving and coming back ---------------------------------------------------------------------------------
 
-    def state(self) -> tuple[Facts, Arrays]:
+    def state(self, *, threads: int) -> tuple[Facts, Arrays]:
         """JSON facts and named arrays of the live rows, all that `restore` needs."""
-        now = self.compacted()
+        now = self.compacted(threads=threads)
         facts: Facts = {
             "metric": now.metric,
             "dim": now.dim,
@@ -209,6 +314,9 @@ class Generation:
                 raise CorruptFile("the lengths of the loaded file are damaged; load it with verify=True")
             arrays |= {f"points.{name}": array for name, array in points.items()}
             arrays |= {f"ids.{name}": array for name, array in now.ids.arrays().items()}
+        if now.graph is not None:
+            facts["graph"], lists = now.graph.state()
+            arrays |= {f"graph.{name}": array for name, array in lists.items()}
         if now.metadata is not None:
             arrays |= {f"metadata.{name}": array for name, array in now.metadata.arrays().items()}
         return facts, arrays
@@ -242,17 +350,10 @@ class Generation:
         ids = Ids.restore(kind, _under("ids.", arrays), rows, next_row)
         texts = _under("metadata.", arrays)
         metadata = Texts.restore(texts["bytes"], texts["offsets"], rows) if texts else None
-        return replace(empty, points=points, ids=ids, metadata=metadata)
-
-
-def _extended(points: PointSet, rows: Rows, threads: int, progress: Progress | None) -> PointSet:
-    """Always `extend`, the first time too: how calls cut the rows must not show in the codes."""
-    step = len(rows) if progress is None else _PROGRESS_ROWS
-    for start in range(0, len(rows), step):
-        points = points.extend(rows[start : start + step], threads=threads)
-        if progress is not None:
-            progress(min(start + step, len(rows)), len(rows))
-    return points
+        graph = Graph.restore(facts["graph"], _under("graph.", arrays), rows) if "graph" in facts else None
+        if graph is not None and points.codec is None:
+            raise ValueError("a graph over rows without codes")
+        return replace(empty, points=points, ids=ids, metadata=metadata, graph=graph)
 
 
 def _under(prefix: str, arrays: Arrays) -> Arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ class SearchResults:
 
     ids: int64, or objects of str; distances: float32. Both of shape (c,) for one query and (m, c) for m queries,
     c = min(k, rows allowed). metadata: a list (of lists) of the same shape, None unless it was asked for.
-    proof: how exactness was proved, None unless `explain=True`.
+    method: "exact" where all answers are certified, "graph" where the graph was searched. proof: how exactness was proved,
+    None unless `explain=True` and the method is "exact".
 
     One query: iteration gives (id, distance), or (id, distance, metadata). Many: iteration gives one SearchResults each.
     A slice gives SearchResults.
@@ -32,6 +33,7 @@ class SearchResults:
     distances: NDArray[np.float32]
     metadata: list[Any] | None = None
     proof: Proof | None = None
+    method: str = "exact"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,7 +44,7 @@ class SearchResults:
     def __getitem__(self, i: int | slice) -> Any:
         metadata = None if self.metadata is None else self.metadata[i]
         if self.ids.ndim == 2 or isinstance(i, slice):
-            return SearchResults(self.ids[i], self.distances[i], metadata)
+            return SearchResults(self.ids[i], self.distances[i], metadata, method=self.method)
         key, distance = self.ids[i], float(self.distances[i])
         key = key if isinstance(key, str) else int(key)
         return (key, distance) if self.metadata is None else (key, distance, metadata)
@@ -59,11 +61,20 @@ class Record:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did. index: how it searches; seconds: of the wall clock."""
+    """What a build did.
+
+    rows; seconds of the wall clock, and by phase; index: "graph" or "flat"; recall@10 on rows held back while the beam was
+    tuned, and that beam; repaired: links that made unreachable nodes reachable; peak_bytes: of the arrays held at once.
+    """
 
     rows: int
     seconds: float
     index: str = "flat"
+    phases: dict[str, float] = field(default_factory=dict)
+    recall: float | None = None
+    beam: int | None = None
+    repaired: int = 0
+    peak_bytes: int = 0
 
     @property
     def rows_per_second(self) -> float:
@@ -76,7 +87,8 @@ class Stats:
 
     rows: live ones; deleted: rows that still take space until the next save; dim and dtype: None until the first rows fix
     them; ids: their kind, likewise; nbytes: vectors, codes, ids and metadata, mapped or in memory; codec: scale, bounds
-    and so on, None while rows are searched without codes; path and file_bytes: of the file last loaded, else None.
+    and so on, None while rows are searched without codes; graph: beam, recall, settings, rows inside and rows in the tail,
+    None without one; path and file_bytes: of the file last loaded, else None.
     """
 
     rows: int
@@ -88,5 +100,6 @@ class Stats:
     index: str
     nbytes: int
     codec: dict[str, Any] | None
+    graph: dict[str, Any] | None
     path: str | None
     file_bytes: int | None

@@ -14,6 +14,7 @@ import pytest
 
 import omendb
 from omendb import DB, generation
+from omendb_kernels import Rows
 
 METRICS = ["l2", "cosine", "ip"]
 KINDS = ["float32", "float16", "bfloat16", "int8", "uint8"]
@@ -210,12 +211,12 @@ def test_slices_lists_and_float64(rng):
 
 
 def test_build_reports_and_shows_progress(rng):
-    seen: list[tuple[int, int]] = []
-    db = DB(metric="cosine", dtype="float32")
-    report = db.build(rng.normal(size=(40_000, 4)), progress=lambda done, total: seen.append((done, total)))
+    seen: list[tuple[str, int, int]] = []
+    db = DB(metric="cosine", dtype="float32", build_threshold=50_000)
+    report = db.build(rng.normal(size=(40_000, 4)), progress=lambda *step: seen.append(step))
     assert (report.rows, report.index, report.rows_per_second > 0) == (40_000, "flat", True)
     assert seen == sorted(seen)
-    assert seen[-1] == (40_000, 40_000)
+    assert seen[-1] == ("encode", 40_000, 40_000)
 
 
 def test_stats_tell_what_is_there(rng, tmp_path):
@@ -247,7 +248,7 @@ def test_recall_notices_a_wrong_search(rng, monkeypatch):
 
     monkeypatch.setattr(generation, "knn_certified", repeats)
     assert db.recall(k=10) == pytest.approx(0.9)
-    monkeypatch.setattr(generation, "knn_certified", lambda q, p, k, **options: honest(-q, p, k, **options))
+    monkeypatch.setattr(generation, "knn_certified", lambda q, p, k, **options: honest(Rows(-q.data, q.kind), p, k, **options))
     assert db.recall(k=10) < 0.5
 
 

@@ -236,8 +236,10 @@ BAD_SEARCHES = {
     "k none": ({"k": None}, omendb.InvalidParameter, "k: got None"),
     "mask too short": ({"mask": np.ones(ROWS - 1, bool)}, omendb.WrongShape, r"mask: got shape \(5,\); wanted shape \(6,\)"),
     "mask of two axes": ({"mask": np.ones((ROWS, 1), bool)}, omendb.WrongShape, "mask"),
-    "mask of integers": ({"mask": np.ones(ROWS, np.int64)}, omendb.WrongDtype, "mask: got an array of int64"),
-    "mask of ids": ({"mask": [0, 1]}, omendb.WrongDtype, "mask"),
+    "mask of floats": ({"mask": np.ones(ROWS)}, omendb.InvalidIds, r"mask\[0\]: got 1.0 \(float\); wanted an integer"),
+    "mask of unknown ids": ({"mask": [0, 77]}, omendb.UnknownId, "77"),
+    "beam of zero": ({"beam": 0}, omendb.InvalidParameter, "beam: got 0"),
+    "beam too large": ({"beam": 2**20}, omendb.InvalidParameter, "beam: got 1048576"),
     "no threads": ({"threads": 0}, omendb.InvalidParameter, "threads: got 0"),
     "threads a float": ({"threads": 1.5}, omendb.InvalidParameter, "threads: got 1.5"),
 }
@@ -250,6 +252,41 @@ def test_bad_searches(case):
         refuse(db, lambda db=db: db.search(np.ones(DIM), **arguments), error, words if len(db) else ".")
 
 
+def test_a_mask_of_ids_of_another_kind():
+    db = fresh()
+    refuse(db, lambda: db.search(np.ones(DIM), mask=["a"]), omendb.InvalidIds, r"mask\[0\]: got 'a'")
+
+
+BAD_UPSERTS = {
+    "numbered rows": ("row", [0], "numbers its rows|none to replace by"),
+    "no ids": ("int", None, "ids: got"),
+    "twice": ("int", [3, 3], r"ids\[1\]: got 3, which is ids\[0\] too"),
+    "too few": ("str", ["a"], "1 ids; wanted 2"),
+    "other kind": ("str", [1, 2], r"ids\[0\]"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_UPSERTS)
+def test_bad_upserts(case):
+    kind, ids, words = BAD_UPSERTS[case]
+    db = fresh(kind)
+    with pytest.raises(omendb.InvalidIds, match=words):
+        db.upsert(rows_of(2), ids=ids)
+    refuse(db, lambda: db.upsert(with_value(np.nan), ids=["x", "y", "z"]), omendb.NotFinite, "row 1")
+    assert len(db) == ROWS
+
+
+BAD_RECALLS = [0, 1, -0.5, 2, True, None, "0.9", float("nan")]
+
+
+@pytest.mark.parametrize("recall", BAD_RECALLS, ids=repr)
+def test_bad_recalls(recall):
+    db = fresh()
+    refuse(db, lambda: db.build_index(recall=recall), omendb.InvalidParameter, "recall: got .*; wanted a number between 0 and 1")
+    with pytest.raises(omendb.InvalidParameter, match="recall"):
+        DB.build_from_numpy(rows_of(3), recall=recall)
+
+
 BAD_SETTINGS = {
     "unknown metric": ({"metric": "euclid"}, omendb.UnknownMetric, "'euclid'; wanted one of 'l2', 'cosine', 'ip'"),
     "no metric": ({"metric": None}, omendb.UnknownMetric, "None"),
@@ -259,6 +296,7 @@ BAD_SETTINGS = {
     "dim a float": ({"dim": 3.0}, omendb.InvalidParameter, "dim: got 3.0"),
     "dtype": ({"dtype": "float64"}, omendb.InvalidParameter, "dtype: got 'float64'; wanted one of float32"),
     "no threads": ({"threads": 0}, omendb.InvalidParameter, "threads: got 0"),
+    "no threshold": ({"build_threshold": 0}, omendb.InvalidParameter, "build_threshold: got 0"),
 }
 
 
@@ -332,6 +370,7 @@ def test_use_after_close(tmp_path):
     uses: dict[str, Callable[[], Any]] = {
         "add_batch": lambda: db.add_batch(x),
         "build": lambda: db.build(x),
+        "build_index": lambda: db.build_index(),
         "delete": lambda: db.delete(0),
         "dim": lambda: db.dim,
         "dtype": lambda: db.dtype,
@@ -343,6 +382,7 @@ def test_use_after_close(tmp_path):
         "save": lambda: db.save(tmp_path / "a.omen"),
         "search": lambda: db.search(x),
         "stats": lambda: db.stats(),
+        "upsert": lambda: db.upsert(x, ids=[1, 2]),
     }
     public = {name for name in dir(DB) if not name.startswith("_")}
     assert set(uses) == public - {"close", "load", "build_from_numpy"}

@@ -16,7 +16,7 @@ float64, and proves that no other row can be nearer; what is not proved is redon
     backends/     reference.py, the oracle; numpy/, always there; numba/, the fast CPU
 """
 
-from .arrays import VECTOR_KINDS, Rows, as_count, as_k, as_mask, as_queries, as_vectors
+from .arrays import VECTOR_KINDS, Rows, as_count, as_k, as_mask, as_queries, as_recall, as_vectors
 from .dispatch import backend_name, list_backends, use_backend
 from .errors import (
     InvalidInput,
@@ -31,7 +31,7 @@ from .errors import (
     ZeroVector,
 )
 from .exact import Proof
-from .graph import BuildFacts, Graph, GraphSearch
+from .graph import MAX_BEAM, BuildFacts, Graph, GraphSearch
 from .machine import as_threads, facts
 from .metrics import METRICS, Metric
 from .ops import (
@@ -48,6 +48,7 @@ from .ops import (
 from .points import PointSet
 
 __all__ = [
+    "MAX_BEAM",
     "METRICS",
     "VECTOR_KINDS",
     "BuildFacts",
@@ -71,6 +72,7 @@ __all__ = [
     "as_k",
     "as_mask",
     "as_queries",
+    "as_recall",
     "as_threads",
     "as_vectors",
     "backend_name",

@@ -93,7 +93,12 @@ def as_vectors(x: Any, *, name: str = "vectors", metric: str, dim: int | None = 
 
 
 def as_queries(x: Any, *, metric: str, dim: int, name: str = "queries") -> tuple[Rows, bool]:
-    """Judge queries of shape (m, d) or (d,); the flag says that one 1-D query came. Errors as for `as_vectors`."""
+    """Judge queries of shape (m, d) or (d,); the flag says that one 1-D query came. Errors as for `as_vectors`.
+
+    Rows of this dimension were judged before and pass.
+    """
+    if isinstance(x, Rows) and x.dim == dim:
+        return x, False
     rows = _as_rows(x, name)
     single = rows.data.ndim == 1
     if rows.data.ndim not in (1, 2):
@@ -127,6 +132,13 @@ def as_count(value: Any, name: str, least: int = 1, most: int = 2**31 - 1) -> in
     if not least <= int(value) <= most:
         raise InvalidParameter(name, str(int(value)), f"an integer from {least} to {most}")
     return int(value)
+
+
+def as_recall(value: Any, name: str = "recall") -> float:
+    """A share strictly between 0 and 1; raises InvalidParameter."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise InvalidParameter(name, repr(value), "a number between 0 and 1")
+    return float(value)
 
 
 def as_k(k: Any, name: str = "k") -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import exact as exact_search
-from .arrays import Rows, as_count, as_k, as_mask, as_queries
+from .arrays import Rows, as_count, as_k, as_mask, as_queries, as_recall
 from .contract import Float32s, Int32s, Int64s
 from .dispatch import backend
 from .errors import InvalidParameter, WrongDtype, WrongShape
@@ -124,14 +124,13 @@ def build_graph(
     graph, byte for byte, on every backend and for any `threads`. Raises what `as_vectors` raises, InvalidParameter,
     WrongShape for no rows. Cost: about 12 leaves of 240 rows a row, then prunings of 64 candidates (docs/design.md).
     """
-    if isinstance(recall, bool) or not isinstance(recall, (int, float)) or not 0 < recall < 1:
-        raise InvalidParameter("recall", repr(recall), "a number between 0 and 1")
+    wanted = as_recall(recall)
     base, workers = as_points(points, metric), as_threads(threads)
     if isinstance(base, Rows) or base.codec is None:
         rows = base if isinstance(base, Rows) else base.vectors
         name = base.metric if isinstance(base, PointSet) else metric or "l2"
         base = PointSet.view(Rows(rows.data.copy(), rows.kind), name, threads=workers)
-    graph, facts = build(base, float(recall), DEFAULT, threads=workers, progress=progress)
+    graph, facts = build(base, wanted, DEFAULT, threads=workers, progress=progress)
     return graph, base, facts
 
 

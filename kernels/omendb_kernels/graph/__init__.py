@@ -8,10 +8,10 @@
 """
 
 from .build import BuildFacts, build
-from .graph import Graph
+from .graph import MAX_BEAM, Graph
 from .insert import insert_due
 from .remove import consolidate
 from .search import GraphSearch, search
 from .settings import DEFAULT, Settings
 
-__all__ = ["DEFAULT", "BuildFacts", "Graph", "GraphSearch", "Settings", "build", "consolidate", "insert_due", "search"]
+__all__ = ["DEFAULT", "MAX_BEAM", "BuildFacts", "Graph", "GraphSearch", "Settings", "build", "consolidate", "insert_due", "search"]

@@ -46,6 +46,11 @@ class Graph:
         return self.neighbours.nbytes + self.router.nbytes + (0 if self.heads is None else self.heads.nbytes)
 
     @functools.cached_property
+    def present(self) -> int:
+        """Rows that have not left."""
+        return self.rows if self.heads is None else int(np.count_nonzero(self.heads >= 0))
+
+    @functools.cached_property
     def nodes(self) -> Int32s:
         """The rows that are nodes, ascending."""
         return nodes_of(self.heads, self.rows)

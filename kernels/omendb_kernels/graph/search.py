@@ -64,12 +64,12 @@ def search(
     wanted = beam_for(graph, k, beam)
     report = GraphSearch(wanted)
     allowed = None if mask is None else mask[: graph.rows]
-    count = graph.rows if allowed is None else int(np.count_nonzero(allowed))
-    if mask is not None and count <= math.sqrt(SCAN_PER_PLACE * wanted * graph.rows):
+    count = graph.present if allowed is None else int(np.count_nonzero(allowed))
+    if mask is not None and count <= math.sqrt(SCAN_PER_PLACE * wanted * graph.present):
         distances, ids, _ = exact_search.search(points, queries, k, mask, exact=True, threads=threads)
         report.scanned = m
         return distances, ids, report
-    report.beam = min(-(-wanted * graph.rows // max(1, count)), MAX_BEAM)
+    report.beam = min(-(-wanted * graph.present // max(1, count)), MAX_BEAM)
     distances, ids = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
     for start, stop in blocks(m, QUERY_BLOCK):
         here = slice(start, stop)
