@@ -30,6 +30,20 @@ def exact(data: Data = None, oracle: int = 20, rounds: int = 15) -> None:
 
 
 @app.command()
+def ann(
+    data: Data = None,
+    peers: Annotated[str, typer.Option(help="Of hnswlib, faiss, usearch; separated by commas.")] = "hnswlib",
+    threads: int = 1,
+    rounds: int = 5,
+    out: Annotated[Path | None, typer.Option(help="Write everything measured as JSON.")] = None,
+) -> None:
+    """Graph indexes: build time, and queries a second at equal recall, beside other libraries."""
+    from . import ann as bench
+
+    raise typer.Exit(bench.report(data, [name for name in peers.split(",") if name], threads, rounds, out, UNSET))
+
+
+@app.command()
 def start(data: Data = None, rounds: int = 9) -> None:
     """Import time, load time, and the time to the first answer of a fresh process."""
     from . import start as bench

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -21,7 +20,7 @@ from .errors import BatchTooSmall, Closed, CorruptFile, InvalidIds, InvalidInput
 from .generation import Generation, Progress
 from .ids import Key, as_key_array
 from .publish import check_target
-from .results import BuildReport, Metadata, Record, SearchResults, Stats
+from .results import BuildReport, Record, SearchResults, Stats
 
 log = logging.getLogger("omendb")
 
@@ -302,7 +301,7 @@ class DB:
         row = int(now.rows_of(_batch_of(key))[0])
         assert now.points is not None  # there is such a row
         vector = now.points.vectors[row : row + 1].native()[0].copy()
-        return Record(key, vector, _decode(now.metadata_at(row)))
+        return Record(key, vector, now.metadata_at(row))
 
     def recall(self, queries: Any = None, k: int = 10, *, beam: int | None = None, sample: int = 100) -> float:
         """Measured recall@k: the share of the true k nearest that `search` finds, ties at the k-th distance counted as found.
@@ -386,16 +385,4 @@ def _batch_of(key: Key) -> Any:
 def _metadata_of(generation: Generation, rows: NDArray[np.int64]) -> list[Any]:
     if rows.ndim == 2:
         return [_metadata_of(generation, row) for row in rows]
-    return [_decode(generation.metadata_at(row)) for row in rows.tolist()]
-
-
-def _decode(text: bytes) -> Metadata | None:
-    if not text:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"the metadata of a row is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CorruptFile("the metadata of a row is not an object")
-    return value
+    return [generation.metadata_at(row) for row in rows.tolist()]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,11 +25,13 @@ from .words import Floats, Words
 
 DEFAULT_WORDS = ("guitar", "doctor", "seven", "coffee")
 FILE_NAME = "omendb-demo.omen"
-SEED = 2  # draws the pairs of words between which the queries lie
+SEED = 2  # draws the words beside which the queries lie
 QUERIES = 1000  # searched with a proof
 CHECKED = 100  # of these, compared with a full scan
 SINGLES = 200  # of these, searched one at a time
 WARM_UP = 2048  # rows: enough to meet every kernel
+FEW = 1000  # rows from which the demo makes a graph
+PHASES = 11  # of a build, for the bar
 LABEL_WIDTH = 7
 TABLE_WIDTH = 38  # two side by side on 80 columns
 BAR_WIDTH = 10
@@ -56,10 +58,10 @@ class Demo:
         self.title()
         self.prepare()
         db = self.build()
-        queries = self.words.between(QUERIES, SEED)
+        queries = self.queries(db)
         answers = self.prove(db, queries)
-        self.measure(db, queries)
-        with _folder(folder) as home, self.save_and_load(db, home / FILE_NAME, queries, answers) as loaded:
+        self.measure(db, queries, answers)
+        with _folder(folder) as home, self.save_and_load(db, home / FILE_NAME, queries) as loaded:
             self.neighbours(loaded, list(dict.fromkeys(word for word in known.values() if word)))
         for text, word in known.items():
             if word is None:
@@ -86,8 +88,11 @@ class Demo:
         """Meet every kernel once, so that no later time holds a compiler's work."""
         start = time.perf_counter()
         with self.console.status("compiling kernels (the first run only; they are cached)"):
-            db = DB.build_from_numpy(self.words.vectors[:WARM_UP], metric="cosine", threads=self.threads)
-            db.search(self.words.vectors[:2], k=self.k)
+            few = self.words.vectors[:WARM_UP]
+            db = DB.build_from_numpy(few, metric="cosine", build_threshold=FEW, threads=self.threads)
+            for exact in (True, False):
+                db.search(few[:8], k=self.k, exact=exact)
+                db.search(few[0], k=self.k, exact=exact)
             self._scan(self.words.vectors[:2])
         self.say("kernels", f"ready in {_seconds(time.perf_counter() - start)}")
 
@@ -95,30 +100,40 @@ class Demo:
         bar = Progress(
             TextColumn(f"{'build':>{LABEL_WIDTH}}", style="bold cyan"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("rows"),
+            TextColumn("{task.description}"),
             console=self.console,
             transient=True,
         )
-        vectors = self.words.vectors
+        db = DB(metric="cosine", build_threshold=FEW, threads=self.threads)
         with bar:
-            task = bar.add_task("build", total=len(vectors))
-            start = time.perf_counter()
-            db = DB.build_from_numpy(
-                vectors,
-                ids=self.words.names,
-                metric="cosine",
-                threads=self.threads,
-                progress=lambda phase, done, total: bar.update(task, completed=done, total=total),
-            )
-            seconds = time.perf_counter() - start
-        self.say("build", f"{len(db):,} rows in {_seconds(seconds)}: {_rate(len(db) / seconds)} rows/s")
+            task = bar.add_task("encode", total=PHASES)
+            passed = 0
+
+            def show(phase: str, done: int, total: int) -> None:
+                nonlocal passed
+                bar.update(task, completed=passed + done / total, description=phase)
+                passed += done == total
+
+            report = db.build(self.words.vectors, ids=self.words.names, progress=show)
+        longest = sorted(report.phases.items(), key=lambda phase: -phase[1])[:3]
+        lines = [f"{len(db):,} rows in {_seconds(report.seconds)}: {_rate(report.rows_per_second)} rows/s"]
+        if longest:
+            lines.append("the graph's longest phases: " + ", ".join(f"{phase} {_seconds(taken)}" for phase, taken in longest))
+        if report.recall is not None:
+            lines.append(f"beam {report.beam}: reached recall@10 {report.recall:.3f} on rows held back for the purpose")
+        self.say("build", *lines)
         return db
+
+    def queries(self, db: DB) -> Floats:
+        """Vectors of no word, each halfway between a word and its fifth nearest other."""
+        rows = self.words.drawn(QUERIES, SEED)
+        near = db.search(self.words.vectors[rows], k=6, exact=True, threads=self.threads).ids[:, -1]
+        return self.words.between(rows, np.array([self.words.row(name) for name in near]))
 
     def prove(self, db: DB, queries: Floats) -> SearchResults:
         """Search with proof, then compare a part with the plain scan. Raises WrongAnswer unless ids and bits agree."""
         with self.console.status("searching with proof, then by a full scan"):
-            answers = db.search(queries, k=self.k, threads=self.threads, explain=True)
+            answers = db.search(queries, k=self.k, exact=True, threads=self.threads, explain=True)
             scanned = self._scan(queries[:CHECKED])
         proof = answers.proof
         assert proof is not None
@@ -126,25 +141,39 @@ class Demo:
             raise WrongAnswer("the certified search and the full float64 scan disagree")
         self.say(
             "exact",
-            f"{proof.queries:,} queries, each halfway between two random words (no stored row)",
+            f"{proof.queries:,} queries half-way from a word to its fifth neighbour (no stored row)",
             f"{proof.certified_first / proof.queries:.1%} proved exact at the first try, the rest by a wider look",
             f"{proof.rows_per_query.mean():.1f} of {len(db):,} rows re-ranked per query to be sure of {self.k}",
             f"{CHECKED} of the answers against a full float64 scan: {self._good('identical')}, ids and bits",
         )
         return answers
 
-    def measure(self, db: DB, queries: Floats) -> None:
-        start = time.perf_counter()
-        db.search(queries, k=self.k, threads=self.threads)
-        batch = len(queries) / (time.perf_counter() - start)
-        start = time.perf_counter()
-        for query in queries[:SINGLES]:
-            db.search(query, k=self.k, threads=self.threads)
-        single = SINGLES / (time.perf_counter() - start)
-        self.say("speed", f"{_rate(batch)} queries/s in a batch, {_rate(single)} queries/s one by one, all exact")
+    def measure(self, db: DB, queries: Floats, truth: SearchResults) -> None:
+        """The graph beside the exact scan: what it finds, and how fast each is."""
+        found = db.search(queries, k=self.k, threads=self.threads)
+        recall = float((found.distances <= truth.distances[:, -1:]).mean())
+        rates = {}
+        for exact in (True, False):
+            start = time.perf_counter()
+            db.search(queries, k=self.k, exact=exact, threads=self.threads)
+            batch = len(queries) / (time.perf_counter() - start)
+            start = time.perf_counter()
+            for query in queries[:SINGLES]:
+                db.search(query, k=self.k, exact=exact, threads=self.threads)
+            rates[exact] = (batch, SINGLES / (time.perf_counter() - start))
+        ratios = " and ".join(f"{graph / scan:.1f}x" for graph, scan in zip(rates[False], rates[True], strict=True))
+        self.say("graph", f"recall@{self.k} {recall:.3f} against the exact answers, on the same queries")
+        self.say(
+            "speed",
+            *(
+                f"{name}: {_rate(batch)} queries/s in a batch, {_rate(single)} one by one"
+                for name, (batch, single) in (("exact", rates[True]), ("graph", rates[False]))
+            ),
+            f"the graph is {ratios} as fast",
+        )
 
     @contextmanager
-    def save_and_load(self, db: DB, path: Path, queries: Floats, answers: SearchResults) -> Iterator[DB]:
+    def save_and_load(self, db: DB, path: Path, queries: Floats) -> Iterator[DB]:
         """The saved file, open. Raises WrongAnswer unless it answers as the database in memory did."""
         start = time.perf_counter()
         db.save(path, overwrite=True)
@@ -154,7 +183,8 @@ class Demo:
             mapped = time.perf_counter() - start
             loaded.search(queries[0], k=self.k, threads=self.threads)
             first = time.perf_counter() - start
-            if not _same(loaded.search(queries, k=self.k, threads=self.threads), answers):
+            before = db.search(queries, k=self.k, threads=self.threads)
+            if not _same(loaded.search(queries, k=self.k, threads=self.threads), before):
                 raise WrongAnswer("the loaded file answers differently from the database that was saved")
             shares = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in parts(path).items() if size >= 5e4)
             self.say("save", f"{path.stat().st_size / 1e6:.1f} MB in {_seconds(saved)}: {shares} MB")

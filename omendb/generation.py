@@ -6,6 +6,7 @@ does meanwhile. Only one writer at a time may derive a generation from another (
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ from .arrays import as_ids, as_keys, as_metadata
 from .columns import Texts
 from .errors import CorruptFile, DuplicateId, InvalidIds, OmenError, UnknownId
 from .ids import IdKind, Ids, Keys, as_list
-from .results import BuildReport
+from .results import BuildReport, Metadata
 from .snapshot import Arrays, Facts
 
 Progress = Callable[[str, int, int], None]
@@ -106,9 +107,18 @@ class Generation:
             raise UnknownId(f"no row has the id {as_list(keys)[int(np.argmin(rows))]!r}")
         return rows
 
-    def metadata_at(self, row: int) -> bytes:
-        """The JSON of a row's metadata, b"" for none."""
-        return b"" if self.metadata is None else self.metadata[row]
+    def metadata_at(self, row: int) -> Metadata | None:
+        """A row's metadata. Raises CorruptFile."""
+        text = b"" if self.metadata is None else self.metadata[row]
+        if not text:
+            return None
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CorruptFile(f"the metadata of a row is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise CorruptFile("the metadata of a row is not an object")
+        return value
 
     def judge_vectors(self, vectors: Any) -> Rows:
         """Rows that fit this index. Raises what `as_vectors` raises."""

@@ -43,6 +43,10 @@ class Words:
         vector: Floats = self.vectors[self._rows[name]]
         return vector
 
+    def row(self, name: str) -> int:
+        """The row of one word. Raises KeyError."""
+        return self._rows[name]
+
     def find(self, text: str) -> str | None:
         """The word itself, else its most frequent spelling in other letter case, else None."""
         return text if text in self._rows else self._spellings.get(text.casefold())
@@ -52,10 +56,13 @@ class Words:
         near = difflib.get_close_matches(text.casefold(), self._spellings, n=5, cutoff=0.7)
         return [self._spellings[spelling] for spelling in near]
 
-    def between(self, pairs: int, seed: int) -> Floats:
-        """Vectors that are no word's: the mean direction of two words, for pairs drawn by `seed`. (pairs, d)."""
+    def drawn(self, count: int, seed: int) -> NDArray[np.int64]:
+        """Rows drawn by `seed`, (count,)."""
         # random_raw is the one stream that NumPy promises to keep
-        drawn = np.random.Philox(seed).random_raw((2, pairs)) % len(self.names)
-        unit = self.vectors[drawn] / np.linalg.norm(self.vectors[drawn], axis=2, keepdims=True)
-        mean: Floats = unit.mean(axis=0)
+        return (np.random.Philox(seed).random_raw(count) % len(self.names)).astype(np.int64)
+
+    def between(self, rows: NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
+        """Vectors that are no word's: the mean direction of two words each, (m, d)."""
+        pairs = self.vectors[np.stack([rows, others])]
+        mean: Floats = (pairs / np.linalg.norm(pairs, axis=2, keepdims=True)).mean(axis=0)
         return mean

@@ -11,11 +11,24 @@ import secrets
 import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def _cache_of_kernels() -> Path:
+    """A compile cache of these very sources: Numba's own misses a change in a file that a kernel calls into."""
+    sources = sorted((ROOT / "kernels" / "omendb_kernels" / "backends" / "numba").glob("*.py"))
+    digest = zlib.crc32(b"".join(source.read_bytes() for source in sources))
+    return ROOT / ".pytest_cache" / "numba" / f"{digest:08x}"
+
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_of_kernels()))
 
 NUMBA_BLOCKED = os.environ.get("OMENDB_TEST_BLOCK_NUMBA") == "1"
 if NUMBA_BLOCKED:

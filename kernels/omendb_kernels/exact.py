@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .arrays import Rows
 from .codec import QueryCodes, lower_bounds
-from .contract import Float32s, Float64s, Int32s, Int64s
+from .contract import NO_KEY, Float32s, Float64s, Int32s, Int64s
 from .dispatch import backend
 from .keys import distances_of, ordered, pack, unpack
 from .metrics import METRICS
@@ -156,12 +156,35 @@ def _round(
         apart_ids = np.where(places < 0, -1, outliers.ids[places]).astype(np.int32)
         candidates = np.concatenate([candidates, apart_ids], axis=1)
     lower = lower_bounds(codec, coded, scores, residuals.astype(np.float64), points.max_length)
-    metric = METRICS[points.metric].code
-    distances, ids = ops.rerank(
-        queries, points.vectors, candidates, k, metric, lengths=points.lengths, lower=lower, threads=threads
-    )
+    distances, ids = finish(points, queries, coded, scores, candidates, lower, k, threads)
     tried = ((candidates >= 0) & (lower <= _next_float(distances[:, -1])[:, None])).sum(axis=1)
     return distances, ids, worst, tried
+
+
+def finish(
+    points: PointSet,
+    queries: Rows,
+    coded: QueryCodes,
+    scores: Int32s,
+    candidates: Int32s,
+    lower: Float64s | None,
+    k: int,
+    threads: int,
+) -> tuple[Float32s, Int64s]:
+    """The k nearest candidates of a scan or a search, (m, k), by final distance; scores and bounds are the candidates'."""
+    assert points.codec is not None
+    if points.codec.lossless and coded.exact.all():
+        # The scores are the distances (of ip: twice), exact before the one rounding: no vector need be read.
+        values = scores / (2.0 if points.metric == "ip" else 1.0)
+        keys = pack(ordered(values.astype(np.float32)), candidates)
+        keys[candidates < 0] = NO_KEY
+        keys = np.sort(keys, axis=1)[:, :k]
+        short = np.full((len(keys), k - keys.shape[1]), NO_KEY, np.int64)
+        return distances_of(np.concatenate([keys, short], axis=1))
+    metric = METRICS[points.metric].code
+    return backend().rerank(
+        queries, points.vectors, candidates, k, metric, lengths=points.lengths, lower=lower, threads=threads
+    )
 
 
 def _certified(points: PointSet, coded: QueryCodes, worst: Int32s, kth: Float32s) -> NDArray[np.bool_]:

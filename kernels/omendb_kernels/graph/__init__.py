@@ -14,4 +14,15 @@ from .remove import consolidate
 from .search import GraphSearch, search
 from .settings import DEFAULT, Settings
 
-__all__ = ["DEFAULT", "MAX_BEAM", "BuildFacts", "Graph", "GraphSearch", "Settings", "build", "consolidate", "insert_due", "search"]
+__all__ = [
+    "DEFAULT",
+    "MAX_BEAM",
+    "BuildFacts",
+    "Graph",
+    "GraphSearch",
+    "Settings",
+    "build",
+    "consolidate",
+    "insert_due",
+    "search",
+]

@@ -20,7 +20,6 @@ from ..codec import QueryCodes, lower_bounds
 from ..contract import NO_KEY, Backend, CodeRows, Float32s, Int32s, Int64s
 from ..dispatch import backend
 from ..keys import unpack
-from ..metrics import METRICS
 from ..parallel import blocks
 from .graph import MAX_BEAM, Graph, Twins
 
@@ -118,14 +117,12 @@ def _finished(
     points: PointSet, queries: Rows, coded: QueryCodes, scores: Int32s, candidates: Int32s, k: int, threads: int
 ) -> tuple[Float32s, Int64s]:
     """The k nearest candidates by true distance; rows whose own bound is beyond the k-th are not looked at."""
-    codec = points.codec
-    assert codec is not None
-    residuals = points.residuals[candidates].astype(np.float64)
-    lower = lower_bounds(codec, coded, scores, residuals, points.max_length)
-    metric = METRICS[points.metric].code
-    return backend().rerank(
-        queries, points.vectors, candidates, k, metric, lengths=points.lengths, lower=lower, threads=threads
-    )
+    assert points.codec is not None
+    lower = None
+    if not coded.exact.all():
+        residuals = points.residuals[candidates].astype(np.float64)
+        lower = lower_bounds(points.codec, coded, scores, residuals, points.max_length)
+    return exact_search.finish(points, queries, coded, scores, candidates, lower, k, threads)
 
 
 def _with_twins(twins: Twins, scores: Int32s, candidates: Int32s) -> tuple[Int32s, Int32s]:

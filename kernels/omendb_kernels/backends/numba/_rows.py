@@ -166,7 +166,8 @@ def widen(typingctx, row, out):  # type: ignore[no-untyped-def]
     """out[j] = float64 of row[j]; `out` float64, its length a multiple of eight, at least the row's; zeros behind."""
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        source, target = (context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, arguments, strict=True))
+        kinds = zip(signature.args, arguments, strict=True)
+        source, target = (context.make_array(kind)(context, builder, value) for kind, value in kinds)
         element, kind = source.data.type.pointee, signature.args[0].dtype
         length = builder.extract_value(source.shape, 0)
         whole = builder.and_(length, _I64(-LANES))

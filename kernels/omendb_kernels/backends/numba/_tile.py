@@ -78,7 +78,8 @@ def _tile(typingctx, left, panel, out, column):  # type: ignore[no-untyped-def]
     """out[:ROWS, column : column + COLUMNS] = products of left (ROWS, D) and panel (D / GROUP, COLUMNS * GROUP)."""
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        views = [context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args[:3], arguments[:3], strict=True)]
+        kinds = zip(signature.args[:3], arguments[:3], strict=True)
+        views = [context.make_array(kind)(context, builder, value) for kind, value in kinds]
         lefts, rights, sums = (builder.bitcast(view.data, _I32.as_pointer()) for view in views)
         strides = [builder.udiv(builder.extract_value(view.strides, 0), _I64(4)) for view in views]
         steps = builder.extract_value(views[1].shape, 0)
