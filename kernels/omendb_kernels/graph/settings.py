@@ -19,7 +19,7 @@ class Settings:
 
     degree: int = 31
     leaf: int = 512
-    fanout: tuple[int, ...] = (6, 2)
+    fanout: tuple[int, ...] = (10, 2)
     pick_k: int = 4
     reservoir: int = 64
     alpha: tuple[int, int] = (6, 5)

@@ -1,4 +1,4 @@
-"""Distances of codes inside kernels: exact integers, vectorised by LLVM from the plain loop."""
+"""Distances of codes inside kernels, exact integers that LLVM vectorises from the plain loop; prefetching."""
 
 from __future__ import annotations
 
@@ -58,29 +58,3 @@ def code_distance(codes: Any, norms: Any, wide: Any, a: Any, b: Any) -> Any:
     if len(wide):
         dot = np.int32(dot + wide[a] * wide[b])
     return np.int32(norms[a] + norms[b] - np.int32(2) * dot)
-
-
-@njit(**JIT)
-def insert_sorted(keys: Any, size: Any, key: Any) -> Any:
-    """Put `key` into the ascending `keys[:size]` unless it is there or all places hold smaller ones; gives the new size.
-
-    keys: int64 (capacity,). When full, the largest key leaves.
-    """
-    capacity = len(keys)
-    if size == capacity and key >= keys[capacity - 1]:
-        return size
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) >> 1
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    if low < size and keys[low] == key:
-        return size
-    if size < capacity:
-        size += 1
-    for i in range(size - 1, low, -1):
-        keys[i] = keys[i - 1]
-    keys[low] = key
-    return size

@@ -1,8 +1,9 @@
 """Integer matrix products of codes, a register tile at a time: ROWS left rows by COLUMNS right rows, int32, exact.
 
 The right rows are packed into panels so that one vector load brings GROUP consecutive coordinates of LANES rows; a left row
-brings its GROUP coordinates broadcast. Each vector instruction then adds GROUP products to each of LANES sums, nothing is
-ever summed across lanes, and all sums of a tile stay in registers (the scheme of BLIS, Van Zee and van de Geijn, TOMS 2015):
+is read where it lies, its GROUP coordinates broadcast. Each vector instruction then adds GROUP products to each of LANES
+sums, nothing is ever summed across lanes, and all sums of a tile stay in registers (the scheme of BLIS, Van Zee and van de
+Geijn, TOMS 2015):
 
             panel: COLUMNS rows            k = 0, GROUP, 2 GROUP, ... D
           +---------------------+
@@ -11,8 +12,8 @@ ever summed across lanes, and all sums of a tile stay in registers (the scheme o
           +---------------------+
 
 Two dialects, the same sums. Quads (x86 with AVX-512 VNNI): uint8 times int8, four products a lane (`vpdpbusd`); the left
-codes are shifted by 128, which `shift_of` takes back. Pairs (anywhere else): int16 times int16, two products a lane, plain
-LLVM that becomes vpmaddwd, vpdpwssd or smlal. Measured on one core of a Zen 5 at 128-d and 384-d: quads 520 billion
+codes are shifted by 128, and `shift_of` tells what that adds. Pairs (anywhere else): int16 times int16, two products a lane,
+plain LLVM that becomes vpmaddwd, vpdpwssd or smlal. Measured on one core of a Zen 5 at 128-d and 384-d: quads 520 billion
 products a second, pairs 266, float32 BLAS 37 to 85.
 """
 
@@ -24,7 +25,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import config
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 from ._rows import JIT
@@ -48,9 +49,8 @@ else:
     LANES, VECTORS, ROWS = 4, 4, 4
 COLUMNS = LANES * VECTORS
 GROUP = 4 if QUADS else 2
-LEFT = np.uint8 if QUADS else np.int16
 RIGHT = np.int8 if QUADS else np.int16
-SHIFT = 128 if QUADS else 0  # what was added to every left code
+SHIFT = 128 if QUADS else 0  # what is added to every left code
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _SUMS = ir.VectorType(_I32, LANES)
@@ -73,19 +73,40 @@ def _multiply_add(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> A
     return builder.add(total, builder.add(*halves))
 
 
+def _spread(builder: ir.IRBuilder, word: Any) -> Any:
+    undefined = ir.Constant(_SUMS, ir.Undefined)
+    lane = builder.insert_element(undefined, word, _I32(0))
+    return builder.shuffle_vector(lane, undefined, ir.Constant(_SUMS, [0] * LANES))
+
+
+def _left_word(builder: ir.IRBuilder, row: Any, k: Any) -> Any:
+    """The GROUP coordinates of an int8 row at step k, as the int32 that is spread over the lanes."""
+    if QUADS:
+        word = builder.load(builder.gep(builder.bitcast(row, _I32.as_pointer()), [k]))
+        word.align = 1
+        return builder.xor(word, _I32(-0x7F7F7F80))  # adds 128 to each of four int8, as uint8: 0x80808080
+    pair = builder.load(builder.gep(builder.bitcast(row, ir.VectorType(ir.IntType(8), 2).as_pointer()), [k]))
+    pair.align = 1
+    return builder.bitcast(builder.sext(pair, ir.VectorType(ir.IntType(16), 2)), _I32)
+
+
 @intrinsic
-def _tile(typingctx, left, panel, out, column):  # type: ignore[no-untyped-def]
-    """out[:ROWS, column : column + COLUMNS] = products of left (ROWS, D) and panel (D / GROUP, COLUMNS * GROUP)."""
+def _tile(typingctx, codes, lines, panel, out, column):  # type: ignore[no-untyped-def]
+    """out[:ROWS, column : column + COLUMNS] = products of codes[lines] and panel (D / GROUP, COLUMNS * GROUP)."""
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kinds = zip(signature.args[:3], arguments[:3], strict=True)
-        views = [context.make_array(kind)(context, builder, value) for kind, value in kinds]
-        lefts, rights, sums = (builder.bitcast(view.data, _I32.as_pointer()) for view in views)
-        strides = [builder.udiv(builder.extract_value(view.strides, 0), _I64(4)) for view in views]
-        steps = builder.extract_value(views[1].shape, 0)
+        kinds = zip(signature.args[:4], arguments[:4], strict=True)
+        codes, lines, panel, out = (context.make_array(kind)(context, builder, value) for kind, value in kinds)
+        rights, sums = (builder.bitcast(view.data, _I32.as_pointer()) for view in (panel, out))
+        steps, width = builder.extract_value(panel.shape, 0), builder.extract_value(out.shape, 1)
+        stride = builder.extract_value(codes.strides, 0)
+        rows = []
+        for r in range(ROWS):
+            line = builder.load(builder.gep(lines.data, [_I64(r)]))
+            rows.append(builder.gep(codes.data, [builder.mul(line, stride)]))
 
-        def vector(base: Any, offset: Any) -> Any:
-            value = builder.load(builder.bitcast(builder.gep(base, [offset]), _SUMS.as_pointer()))
+        def vector(offset: Any) -> Any:
+            value = builder.load(builder.bitcast(builder.gep(rights, [offset]), _SUMS.as_pointer()))
             value.align = 4
             return value
 
@@ -95,14 +116,11 @@ def _tile(typingctx, left, panel, out, column):  # type: ignore[no-untyped-def]
         k = builder.phi(_I64)
         k.add_incoming(_I64(0), before)
         totals = [[builder.phi(_SUMS) for _ in range(VECTORS)] for _ in range(ROWS)]
-        right = [vector(rights, builder.add(builder.mul(k, strides[1]), _I64(LANES * v))) for v in range(VECTORS)]
+        right = [vector(builder.add(builder.mul(k, _I64(COLUMNS)), _I64(LANES * v))) for v in range(VECTORS)]
         grown = []
-        for row in range(ROWS):
-            word = builder.load(builder.gep(lefts, [builder.add(builder.mul(strides[0], _I64(row)), k)]))
-            word.align = 1
-            lane = builder.insert_element(ir.Constant(_SUMS, ir.Undefined), word, _I32(0))
-            word = builder.shuffle_vector(lane, ir.Constant(_SUMS, ir.Undefined), ir.Constant(_SUMS, [0] * LANES))
-            grown.append([_multiply_add(builder, totals[row][v], word, right[v]) for v in range(VECTORS)])
+        for row, line in zip(rows, totals, strict=True):
+            word = _spread(builder, _left_word(builder, row, k))
+            grown.append([_multiply_add(builder, line[v], word, right[v]) for v in range(VECTORS)])
         following = builder.add(k, _I64(1))
         k.add_incoming(following, loop)
         for row in range(ROWS):
@@ -113,18 +131,66 @@ def _tile(typingctx, left, panel, out, column):  # type: ignore[no-untyped-def]
         builder.position_at_end(after)
         for row in range(ROWS):
             for v in range(VECTORS):
-                offset = builder.add(builder.mul(strides[2], _I64(row)), builder.add(arguments[3], _I64(LANES * v)))
+                offset = builder.add(builder.mul(width, _I64(row)), builder.add(arguments[4], _I64(LANES * v)))
                 place = builder.bitcast(builder.gep(sums, [offset]), _SUMS.as_pointer())
                 builder.store(grown[row][v], place).align = 4
         return context.get_dummy_value()
 
-    return types.void(left, panel, out, types.intp), codegen
+    return types.void(codes, lines, panel, out, types.intp), codegen
 
 
-@njit(**JIT)
-def new_left(rows: Any, dim: Any) -> Any:
-    """Room for `rows` left rows, a multiple of ROWS."""
-    return np.zeros(((rows + ROWS - 1) // ROWS * ROWS, dim), LEFT)
+@intrinsic
+def _transpose(typingctx, codes, lines, panel, column):  # type: ignore[no-untyped-def]
+    """Quads: the words of codes[lines], LANES rows, into column .. column + LANES of a panel of int32 (D / 4, COLUMNS).
+
+    LANES words of each row are a square, transposed in registers: at distance 1, 2, 4, 8 pairs of rows exchange lanes.
+    D is a multiple of 32, so that the last square may be half.
+    """
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kinds = zip(signature.args[:3], arguments[:3], strict=True)
+        codes, lines, panel = (context.make_array(kind)(context, builder, value) for kind, value in kinds)
+        target = builder.bitcast(panel.data, _I32.as_pointer())
+        stride = builder.extract_value(codes.strides, 0)
+        rows = []
+        for r in range(LANES):
+            line = builder.load(builder.gep(lines.data, [_I64(r)]))
+            rows.append(builder.bitcast(builder.gep(codes.data, [builder.mul(line, stride)]), _I32.as_pointer()))
+
+        def square(start: Any, words: int) -> None:
+            part = ir.VectorType(_I32, words)
+            vectors = []
+            for row in rows:
+                vector = builder.load(builder.bitcast(builder.gep(row, [start]), part.as_pointer()))
+                vector.align = 4
+                if words < LANES:
+                    lanes = [lane % words for lane in range(LANES)]
+                    vector = builder.shuffle_vector(vector, ir.Constant(part, ir.Undefined), ir.Constant(_SUMS, lanes))
+                vectors.append(vector)
+            distance = 1
+            while distance < LANES:
+                for i in (i for i in range(LANES) if not i & distance):
+                    a, b = vectors[i], vectors[i + distance]
+                    low = [lane if not lane & distance else LANES + lane - distance for lane in range(LANES)]
+                    high = [lane + distance if not lane & distance else LANES + lane for lane in range(LANES)]
+                    vectors[i] = builder.shuffle_vector(a, b, ir.Constant(_SUMS, low))
+                    vectors[i + distance] = builder.shuffle_vector(a, b, ir.Constant(_SUMS, high))
+                distance *= 2
+            for word, vector in enumerate(vectors[:words]):
+                offset = builder.add(builder.mul(builder.add(start, _I64(word)), _I64(COLUMNS)), arguments[3])
+                place = builder.bitcast(builder.gep(target, [offset]), _SUMS.as_pointer())
+                builder.store(vector, place).align = 4
+
+        words = builder.extract_value(panel.shape, 0)
+        whole = builder.and_(words, _I64(-LANES))
+        bounds = (_I64(0), whole, _I64(LANES))
+        with cgutils.for_range_slice(builder, *bounds) as (start, _):
+            square(start, LANES)
+        with builder.if_then(builder.icmp_signed("<", whole, words)):
+            square(whole, LANES // 2)
+        return context.get_dummy_value()
+
+    return types.void(codes, lines, panel, types.intp), codegen
 
 
 @njit(**JIT)
@@ -134,34 +200,43 @@ def new_panels(rows: Any, dim: Any) -> Any:
 
 
 @njit(**JIT)
-def set_left(left: Any, place: Any, code: Any) -> None:
-    """Put one code row into the left operand."""
-    line = left[place]
-    for j in range(len(code)):
-        line[j] = LEFT(np.int32(code[j]) + SHIFT)
-
-
-@njit(**JIT)
-def set_right(panels: Any, place: Any, code: Any) -> Any:
-    """Put one code row into the right operand; gives int32 SHIFT * sum(code), to be taken from its products."""
-    panel, column = panels[place // COLUMNS], place % COLUMNS
-    if QUADS:
-        words, room = code.view(np.int32), panel.view(np.int32)
-        for k in range(len(words)):
-            room[k, column] = words[k]
-        total = np.int32(0)
+def shift_of(code: Any) -> Any:
+    """int32: what the products of a right row are too large by."""
+    total = np.int32(0)
+    if SHIFT:
         for j in range(len(code)):
             total = np.int32(total + np.int32(code[j]))
-        return np.int32(total * SHIFT)
-    for k in range(len(code) // GROUP):
-        for g in range(GROUP):
-            panel[k, column * GROUP + g] = code[k * GROUP + g]
-    return np.int32(0)
+    return np.int32(total * np.int32(SHIFT))
 
 
 @njit(**JIT)
-def products(left: Any, first: Any, panels: Any, count: Any, out: Any) -> None:
-    """out[:ROWS, : count * COLUMNS] = products of left rows first..first + ROWS with the first `count` panels, shifted."""
-    rows = left[first : first + ROWS]
+def pack(codes: Any, ids: Any, first: Any, count: Any, panels: Any) -> None:
+    """Make right rows 0..count of codes[ids[i]], or of codes[first + i] where `ids` is empty."""
+    if QUADS:
+        lines = np.empty(LANES, np.int64)
+        for start in range(0, count, LANES):
+            for lane in range(LANES):
+                i = min(start + lane, count - 1)
+                lines[lane] = np.int64(ids[i]) if len(ids) else np.int64(first + i)
+            _transpose(codes, lines, panels[start // COLUMNS].view(np.int32), start % COLUMNS)
+        return
+    for i in range(count):
+        code = codes[np.int64(ids[i]) if len(ids) else np.int64(first + i)]
+        panel, column = panels[i // COLUMNS], i % COLUMNS
+        for k in range(len(code) // GROUP):
+            for g in range(GROUP):
+                panel[k, column * GROUP + g] = code[k * GROUP + g]
+
+
+@njit(**JIT)
+def products(codes: Any, ids: Any, first: Any, last: Any, panels: Any, count: Any, out: Any) -> None:
+    """out[r, : count * COLUMNS] = products of left row first + r with the first `count` panels, for ROWS rows, shifted.
+
+    Left row i is codes[ids[i]], or codes[i] where `ids` is empty; lines past `last` repeat the last row.
+    """
+    lines = np.empty(ROWS, np.int64)
+    for r in range(ROWS):
+        i = min(first + r, last - 1)
+        lines[r] = np.int64(ids[i]) if len(ids) else np.int64(i)
     for p in range(count):
-        _tile(rows, panels[p], out, p * COLUMNS)
+        _tile(codes, lines, panels[p], out, p * COLUMNS)

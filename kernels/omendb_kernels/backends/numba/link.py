@@ -9,8 +9,9 @@ from numba import njit
 
 from ...contract import NO_KEY, CodeRows, Int32s, Int64s
 from ...parallel import blocks, run
-from ._codes import code_distance, insert_sorted, readable_codes
+from ._codes import code_distance, readable_codes
 from ._rows import JIT, unlocked
+from ._sorted import insert_sorted
 
 BLOCK = 4096
 
@@ -60,13 +61,12 @@ def _fill(place_of: Any, sources: Any, kept: Any, cursor: Any, back: Any) -> Non
 @njit(**JIT)
 def _nearest(own: Any, starts: Any, back: Any, first: Any, last: Any, out: Any) -> None:
     for i in range(first, last):
-        size = 0
         for j in range(own.shape[1]):
             if own[i, j] == NO_KEY:
                 break
-            size = insert_sorted(out[i], size, own[i, j])
+            insert_sorted(out[i], own[i, j])
         for j in range(starts[i], starts[i + 1]):
-            size = insert_sorted(out[i], size, back[j])
+            insert_sorted(out[i], back[j])
 
 
 def score(points: CodeRows, rows: Int32s, ids: Int32s, width: int, *, threads: int) -> Int64s:
@@ -86,10 +86,9 @@ def score(points: CodeRows, rows: Int32s, ids: Int32s, width: int, *, threads: i
 @njit(**JIT)
 def _score(codes: Any, norms: Any, wide: Any, rows: Any, ids: Any, out: Any) -> None:
     for i in range(len(rows)):
-        size = 0
         row = np.int64(rows[i])
         for j in range(ids.shape[1]):
             other = np.int64(ids[i, j])
             if other >= 0 and other != row:
                 key = (np.int64(code_distance(codes, norms, wide, row, other)) << 32) | other
-                size = insert_sorted(out[i], size, key)
+                insert_sorted(out[i], key)

@@ -20,7 +20,8 @@ from ._codes import code_dot, readable_codes
 from ._heap import push_places, replace_root
 from ._rows import JIT, unlocked
 from ._scores import NO_SCORE, WIDTH, below, settle
-from ._tile import COLUMNS, ROWS, new_left, new_panels, products, set_left, set_right
+from ._tile import COLUMNS, ROWS, new_panels, products, shift_of
+from ._tile import pack as pack_rows
 
 FEW = 4  # fewer queries are scanned without packing
 QUERY_BLOCK = 2048
@@ -67,21 +68,19 @@ def _tiles(
     first: Any, last: Any, start: Any, stop: Any, chunk: Any, heaps: Any,
 ) -> None:  # fmt: skip
     dim = codes.shape[1]
-    left, panels = new_left(last - first, dim), new_panels(chunk, dim)
+    panels, nobody = new_panels(chunk, dim), np.empty(0, np.int32)
     dots = np.empty((ROWS, chunk), np.int32)
     bias, scores, places = np.empty(chunk, np.int32), np.empty(chunk, np.int32), np.empty(chunk, np.int32)
-    for q in range(first, last):
-        set_left(left, q - first, query_codes[q])
     for low in range(start, stop, chunk):
         count = min(chunk, stop - low)
         steps = (count + WIDTH - 1) // WIDTH
         bias[:] = NO_SCORE
+        pack_rows(codes, nobody, low, count, panels)
         for j in range(count):
-            shift = set_right(panels, j, codes[low + j])
             if len(allowed) == 0 or allowed[low + j]:
-                bias[j] = norms[low + j] + np.int32(2) * shift
+                bias[j] = norms[low + j] + np.int32(2) * shift_of(codes[low + j])
         for q in range(first, last, ROWS):
-            products(left, q - first, panels, steps * WIDTH // COLUMNS, dots)
+            products(query_codes, nobody, q, last, panels, steps * WIDTH // COLUMNS, dots)
             for r in range(min(ROWS, last - q)):
                 line, heap = dots[r], heaps[q + r]
                 if len(query_wide):

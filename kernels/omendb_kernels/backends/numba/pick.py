@@ -13,14 +13,16 @@ from numba import njit
 
 from ...contract import NO_KEY, CodeRows, Int32s, Int64s
 from ...parallel import blocks, run
-from ._codes import insert_sorted, readable_codes
+from ._codes import readable_codes
 from ._heap import replace_root
 from ._rows import JIT, unlocked
 from ._scores import NO_SCORE, WIDTH, below, settle
-from ._tile import COLUMNS, ROWS, new_left, new_panels, products, set_left, set_right
+from ._sorted import insert_sorted
+from ._tile import COLUMNS, ROWS, new_panels, pack, products, shift_of
 
 CHUNK = 1 << 20  # memberships whose edges are held before they are merged
 LEAVES = 16  # leaves a task
+BOTH = np.int64(1 << 31)  # in a key: its reverse is proposed by the other end as well (rows need 31 bits)
 MERGE_ROWS = 1 << 14  # rows of the reservoir that one merging task owns, at least
 
 
@@ -30,7 +32,6 @@ def pick(points: CodeRows, members: Int32s, offsets: Int64s, k: int, width: int,
     n = len(codes)
     members, offsets = unlocked(members), unlocked(offsets)
     reservoir = np.full((n, width), NO_KEY, np.int64)
-    sizes = np.zeros(n, np.int32)
     leaf = 0
     while leaf < len(offsets) - 1:
         begin = int(offsets[leaf])
@@ -42,7 +43,7 @@ def pick(points: CodeRows, members: Int32s, offsets: Int64s, k: int, width: int,
             _leaves(codes, norms, wide, members, offsets, leaf + part[0], leaf + part[1], begin, near)
 
         def merge(rows: tuple[int, int], begin: int = begin, end: int = end, near: Int64s = near) -> None:
-            _merge(members[begin:end], near, rows[0], rows[1], reservoir, sizes)
+            _merge(members[begin:end], near, rows[0], rows[1], reservoir)
 
         run(find, blocks(last - leaf, LEAVES), threads)
         run(merge, blocks(n, max(MERGE_ROWS, -(-n // threads))), threads)
@@ -59,7 +60,7 @@ def _leaves(
     largest = 1
     for leaf in range(first, last):
         largest = max(largest, offsets[leaf + 1] - offsets[leaf])
-    left, panels = new_left(largest, dim), new_panels(largest + WIDTH, dim)
+    panels, place_of = new_panels(largest + WIDTH, dim), np.empty(len(codes), np.int32)
     padded = (largest + WIDTH - 1) // WIDTH * WIDTH
     dots = np.empty((ROWS, padded), np.int32)
     scores, bias, places = np.empty(padded, np.int32), np.empty(padded, np.int32), np.empty(padded, np.int32)
@@ -67,13 +68,12 @@ def _leaves(
         ids = members[offsets[leaf] : offsets[leaf + 1]]
         size = len(ids)
         bias[:] = NO_SCORE
+        pack(codes, ids, 0, size, panels)
         for j in range(size):
-            code = codes[ids[j]]
-            set_left(left, j, code)
-            bias[j] = norms[ids[j]] + np.int32(2) * set_right(panels, j, code)
+            bias[j] = norms[ids[j]] + np.int32(2) * shift_of(codes[ids[j]])
         steps = (size + WIDTH - 1) // WIDTH
         for start in range(0, size, ROWS):
-            products(left, start, panels, steps * WIDTH // COLUMNS, dots)
+            products(codes, ids, start, size, panels, steps * WIDTH // COLUMNS, dots)
             for own in range(start, min(start + ROWS, size)):
                 line = dots[own - start]
                 if len(wide):
@@ -88,10 +88,28 @@ def _leaves(
                     key = ((base + np.int64(scores[j])) << 32) | np.int64(ids[j])
                     if j != own and key < heap[0]:
                         replace_root(heap, key)
+        _mark_mutual(ids, place_of, near[offsets[leaf] - begin : offsets[leaf + 1] - begin])
 
 
 @njit(**JIT)
-def _merge(members: Any, near: Any, low: Any, high: Any, reservoir: Any, sizes: Any) -> None:
+def _mark_mutual(ids: Any, place_of: Any, near: Any) -> None:
+    """Set BOTH in the keys of edges that the other end proposes too: their reverse need not be merged."""
+    for i in range(len(ids)):
+        place_of[ids[i]] = i
+    for i in range(len(ids)):
+        for slot in range(near.shape[1]):
+            key = near[i, slot]
+            if key != NO_KEY:
+                back = (key & -4294967296) | np.int64(ids[i])
+                other = near[place_of[key & 0x7FFFFFFF]]
+                for held in other:
+                    if held & ~BOTH == back:
+                        near[i, slot] = key | BOTH
+                        break
+
+
+@njit(**JIT)
+def _merge(members: Any, near: Any, low: Any, high: Any, reservoir: Any) -> None:
     """Edges (row, key) of `near` and their reverses into the reservoirs of rows low..high."""
     for position in range(len(members)):
         row = members[position]
@@ -100,9 +118,9 @@ def _merge(members: Any, near: Any, low: Any, high: Any, reservoir: Any, sizes: 
             key = near[position, place]
             if key == NO_KEY:
                 continue
+            other = np.int64(key & 0x7FFFFFFF)
+            edge = (key & -4294967296) | other
             if mine:
-                sizes[row] = insert_sorted(reservoir[row], sizes[row], key)
-            other = np.int32(key & 0xFFFFFFFF)
-            if low <= other < high:
-                back = (key & -4294967296) | np.int64(row)
-                sizes[other] = insert_sorted(reservoir[other], sizes[other], back)
+                insert_sorted(reservoir[row], edge)
+            if key & BOTH == 0 and low <= other < high:
+                insert_sorted(reservoir[other], (key & -4294967296) | np.int64(row))

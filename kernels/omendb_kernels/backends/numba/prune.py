@@ -16,7 +16,7 @@ from ...parallel import blocks, run
 from ._codes import prefetch, readable_codes
 from ._rows import JIT, unlocked
 from ._scores import NO_SCORE, WIDTH, below, settle
-from ._tile import COLUMNS, ROWS, new_left, new_panels, products, set_left, set_right
+from ._tile import COLUMNS, ROWS, new_panels, pack, products, shift_of
 
 BLOCK = 512
 
@@ -40,7 +40,7 @@ def _prune(codes: Any, norms: Any, wide: Any, candidates: Any, numerator: Any, d
     rows, most = candidates.shape
     degree = kept.shape[1]
     padded = (most + WIDTH - 1) // WIDTH * WIDTH
-    left, panels = new_left(most, codes.shape[1]), new_panels(padded, codes.shape[1])
+    panels, ids = new_panels(padded, codes.shape[1]), np.empty(most, np.int32)
     dots = np.empty((ROWS, padded), np.int32)
     bias, scores, places = np.empty(padded, np.int32), np.empty(padded, np.int32), np.empty(padded, np.int32)
     struck = np.empty(padded, np.bool_)
@@ -48,32 +48,33 @@ def _prune(codes: Any, norms: Any, wide: Any, candidates: Any, numerator: Any, d
         line = candidates[row]
         count = 0
         while count < most and line[count] != NO_KEY:
-            prefetch(codes, np.int64(line[count] & 0xFFFFFFFF))
+            ids[count] = line[count] & 0xFFFFFFFF
+            prefetch(codes, np.int64(ids[count]))
             count += 1
         steps = (count + WIDTH - 1) // WIDTH
         bias[count : steps * WIDTH] = NO_SCORE
+        pack(codes, ids, 0, count, panels)
         for j in range(count):
-            node = np.int64(line[j] & 0xFFFFFFFF)
-            set_left(left, j, codes[node])
+            node = ids[j]
             # Struck out by y where D(y, j) <= floor(D(p, j) / alpha): all but D's products goes into the bias.
             reach = np.int32(denominator * (line[j] >> 32) // numerator)
-            bias[j] = np.int32(norms[node] - reach + np.int32(2) * set_right(panels, j, codes[node]))
+            bias[j] = np.int32(norms[node] - reach + np.int32(2) * shift_of(codes[node]))
             struck[j] = False
         size = 0
         for start in range(0, count, ROWS):
             stop = min(start + ROWS, count)
             if struck[start:stop].all():
                 continue
-            products(left, start, panels, steps * WIDTH // COLUMNS, dots)
+            products(codes, ids, start, count, panels, steps * WIDTH // COLUMNS, dots)
             for own in range(start, stop):
                 if struck[own] or size == degree:
                     continue
                 kept[row, size] = line[own]
                 size += 1
-                node = np.int64(line[own] & 0xFFFFFFFF)
+                node = ids[own]
                 if len(wide):
                     for j in range(count):
-                        dots[own - start, j] += wide[node] * wide[np.int64(line[j] & 0xFFFFFFFF)]
+                        dots[own - start, j] += wide[node] * wide[ids[j]]
                 settle(dots[own - start], bias, scores, steps, 0, np.int32(0))
                 for i in range(below(scores, steps, np.int32(-norms[node]), places)):
                     struck[places[i]] = True
