@@ -51,5 +51,13 @@ def start(data: Data = None, rounds: int = 9) -> None:
     raise typer.Exit(bench.report(data, rounds))
 
 
+@app.command()
+def compiling() -> None:
+    """Seconds spent compiling all kernels of build, search, insert and delete: cold, and loaded from the cache."""
+    from . import compiling as bench
+
+    raise typer.Exit(bench.report())
+
+
 if __name__ == "__main__":
     app(prog_name="python -m bench")
