@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...contract import CodeRows, Int32s
 from ._rows import JIT, unlocked
+from ._tile import QUADS, quads_dot, shift_of
 
 LINE = 64  # bytes a prefetch brings
 _NO_WIDE = np.zeros(0, np.int32)
@@ -49,6 +50,37 @@ def code_dot(a: Any, b: Any) -> Any:
     for j in range(len(a)):
         dot = np.int32(dot + np.int32(a[j]) * np.int32(b[j]))
     return dot
+
+
+@intrinsic
+def _quads_dot(typingctx, a, b):  # type: ignore[no-untyped-def]
+    """int32 <a, b + 128> of two code rows, 64 coordinates an instruction, in two sums: neither waits for the other."""
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kinds = zip(signature.args, arguments, strict=True)
+        views = [context.make_array(kind)(context, builder, value) for kind, value in kinds]
+        left, right = (builder.bitcast(view.data, ir.IntType(32).as_pointer()) for view in views)
+        words = builder.sdiv(builder.extract_value(views[0].shape, 0), ir.Constant(ir.IntType(64), 4))
+        return quads_dot(builder, left, right, words)
+
+    return types.int32(a, b), codegen
+
+
+@njit(**JIT)
+def query_shift(query: Any) -> Any:
+    """int32: what `shifted_dot` of this query is too large by, whatever the row."""
+    return shift_of(query)
+
+
+if QUADS:
+
+    @njit(**JIT)
+    def shifted_dot(query: Any, code: Any) -> Any:
+        """int32 <query, code> + query_shift(query)."""
+        return _quads_dot(query, code)
+
+else:
+    shifted_dot = code_dot
 
 
 @njit(**JIT)

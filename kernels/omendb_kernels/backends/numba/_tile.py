@@ -73,6 +73,60 @@ def _multiply_add(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> A
     return builder.add(total, builder.add(*halves))
 
 
+def quads_dot(builder: ir.IRBuilder, left: Any, right: Any, words: Any) -> Any:
+    """Quads: int32 product of two int8 rows given as pointers to words (a multiple of 8), 128 added to each right code."""
+    zero = ir.Constant(_SUMS, None)
+    flip = ir.Constant(_SUMS, [-0x7F7F7F80] * LANES)  # 0x80808080: adds 128 to each of four int8, as uint8
+    half = ir.VectorType(_I32, LANES // 2)
+
+    def step(total: Any, offset: Any, kind: Any) -> Any:
+        loaded = []
+        for base in (left, right):
+            value = builder.load(builder.bitcast(builder.gep(base, [offset]), kind.as_pointer()))
+            value.align = 4
+            if kind is half:  # zeros behind: they add nothing
+                lanes = ir.Constant(_SUMS, [*range(LANES // 2), *[LANES // 2] * (LANES // 2)])
+                value = builder.shuffle_vector(value, ir.Constant(half, None), lanes)
+            loaded.append(value)
+        return _multiply_add(builder, total, builder.xor(loaded[1], flip), loaded[0])
+
+    def either(condition: Any, then: Any, total: Any) -> Any:
+        before, yes, after = builder.block, builder.append_basic_block("more"), builder.append_basic_block("enough")
+        builder.cbranch(condition, yes, after)
+        builder.position_at_end(yes)
+        changed = then(total)
+        end = builder.block
+        builder.branch(after)
+        builder.position_at_end(after)
+        merged = builder.phi(_SUMS)
+        merged.add_incoming(total, before)
+        merged.add_incoming(changed, end)
+        return merged
+
+    whole = builder.and_(words, _I64(-LANES))
+    pairs = builder.and_(words, _I64(-2 * LANES))
+    before, head = builder.block, builder.append_basic_block("dot")
+    body, after = builder.append_basic_block("pair"), builder.append_basic_block("rest")
+    builder.branch(head)
+    builder.position_at_end(head)
+    k, first, second = builder.phi(_I64), builder.phi(_SUMS), builder.phi(_SUMS)
+    for phi, start in ((k, _I64(0)), (first, zero), (second, zero)):
+        phi.add_incoming(start, before)
+    builder.cbranch(builder.icmp_signed("<", k, pairs), body, after)
+    builder.position_at_end(body)
+    first.add_incoming(step(first, k, _SUMS), body)
+    second.add_incoming(step(second, builder.add(k, _I64(LANES)), _SUMS), body)
+    k.add_incoming(builder.add(k, _I64(2 * LANES)), body)
+    builder.branch(head)
+    builder.position_at_end(after)
+    total = either(builder.icmp_signed("<", pairs, whole), lambda sums: step(sums, pairs, _SUMS), first)
+    other = either(builder.icmp_signed("<", whole, words), lambda sums: step(sums, whole, half), second)
+    name = f"llvm.vector.reduce.add.v{LANES}i32"
+    kind = ir.FunctionType(_I32, [_SUMS])
+    reduce = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(reduce, [builder.add(total, other)])
+
+
 def _spread(builder: ir.IRBuilder, word: Any) -> Any:
     undefined = ir.Constant(_SUMS, ir.Undefined)
     lane = builder.insert_element(undefined, word, _I32(0))

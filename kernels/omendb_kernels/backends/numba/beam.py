@@ -14,7 +14,7 @@ from numba import njit
 
 from ...contract import NO_KEY, CodeRows, Int32s, Int64s
 from ...parallel import blocks, run
-from ._codes import code_dot, prefetch, readable_codes
+from ._codes import prefetch, query_shift, readable_codes, shifted_dot
 from ._rows import JIT, unlocked
 
 BLOCK = 16  # queries a task: they share the scratch memory
@@ -46,7 +46,8 @@ def _beam(
     pool = np.empty(capacity, np.int64)
     fresh = np.empty(max(entries.shape[1], degree * width) + 1, np.int64)
     for q in range(first, last):
-        query, norm = query_codes[q], query_norms[q]
+        query = query_codes[q]
+        norm = np.int32(query_norms[q] + np.int32(2) * query_shift(query))
         size, marks, cursor, count = 0, 0, 0, 0
         for j in range(entries.shape[1]):
             fresh[count] = entries[q, j]
@@ -65,7 +66,7 @@ def _beam(
                 node = fresh[j]
                 touched[marks] = node
                 marks += 1
-                dot = code_dot(query, codes[node])
+                dot = shifted_dot(query, codes[node])
                 if len(query_wide):
                     dot = np.int32(dot + query_wide[q] * wide[node])
                 key = (np.int64(np.int32(norm + norms[node] - np.int32(2) * dot)) << 32) | (node << 1)

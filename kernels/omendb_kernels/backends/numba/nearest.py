@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...contract import NO_KEY, CodeRows, Int64s
 from ...keys import pack, unpack
 from ...parallel import blocks, run
-from ._codes import code_dot, readable_codes
+from ._codes import query_shift, readable_codes, shifted_dot
 from ._heap import push_places, replace_root
 from ._rows import JIT, unlocked
 from ._scores import NO_SCORE, WIDTH, below, settle
@@ -101,10 +101,11 @@ def _scan(
 ) -> None:  # fmt: skip
     for q in range(first, last):
         query, heap = query_codes[q], heaps[q]
+        norm = np.int32(query_norms[q] + np.int32(2) * query_shift(query))
         for i in range(start, stop):
-            dot = code_dot(query, codes[i])
+            dot = shifted_dot(query, codes[i])
             if len(query_wide):
                 dot = np.int32(dot + query_wide[q] * wide[i])
-            key = (np.int64(np.int32(query_norms[q] + norms[i] - np.int32(2) * dot)) << 32) | i
+            key = (np.int64(np.int32(norm + norms[i] - np.int32(2) * dot)) << 32) | i
             if key < heap[0] and (len(allowed) == 0 or allowed[i]):
                 replace_root(heap, key)
