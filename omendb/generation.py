@@ -162,7 +162,11 @@ class Generation:
         """bool (rows,): the live rows that a mask or ids allow; None for every row."""
         if mask is None:
             return self.live
-        if np.asarray(mask).dtype == np.bool_:
+        try:
+            flags = np.asarray(mask).dtype == np.bool_
+        except ValueError:  # ragged, which as_keys says better
+            flags = False
+        if flags:
             allowed = as_mask(mask, len(self))
             if self.live is None:
                 return allowed
@@ -280,8 +284,7 @@ class Generation:
         if self.graph is None or self.live is None or self.points is None:
             return self
         known = self.live[: self.graph.rows]
-        dead = self.graph.present - int(np.count_nonzero(known))
-        if dead <= DEAD_SHARE * self.graph.present:
+        if self.graph.needless(known) <= DEAD_SHARE * self.graph.present:
             return self
         return replace(self, graph=consolidate_graph(self.graph, self.points, known, threads=threads))
 

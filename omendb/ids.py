@@ -17,14 +17,15 @@ Keys = NDArray[np.int64] | list[str]  # a batch of ids of one kind
 
 
 class _Lookup:
-    """The map id -> row of one history of `Ids`. Made on first need, so that loading a large file costs nothing.
+    """The map id -> latest row of one history of `Ids`. Made on first need, so that loading a large file costs nothing.
 
-    It is shared by all generations, so it may know rows that an older generation does not hold yet, and names the latest
-    row of an id that was deleted and added again. `Ids.find` therefore checks what it finds.
+    It is shared by all generations: it may know rows that an older one does not hold yet, or that a failed write was to add.
+    `Ids.find` therefore checks what it finds, and goes back through the earlier rows of an id that was given again.
     """
 
     def __init__(self) -> None:
         self.rows: dict[Key, int] | None = None
+        self.earlier: dict[Key, list[int]] = {}
         self.lock = threading.Lock()
 
 
@@ -71,9 +72,13 @@ class Ids:
         names = as_list(keys)
         rows = np.array([row_of.get(key, -1) for key in names], np.int64)
         for i in np.flatnonzero(rows >= 0).tolist():
-            if rows[i] >= len(self) or self.at(int(rows[i])) != names[i]:
-                rows[i] = -1
+            if not self._holds(names[i], int(rows[i])):
+                earlier = reversed(self._lookup.earlier.get(names[i], []))
+                rows[i] = next((row for row in earlier if self._holds(names[i], row)), -1)
         return rows
+
+    def _holds(self, key: Key, row: int) -> bool:
+        return row < len(self) and self.at(row) == key
 
     def _row_of(self) -> dict[Key, int]:
         with self._lookup.lock:
@@ -85,7 +90,11 @@ class Ids:
     def append(self, keys: Keys) -> Ids:
         """These ids, then the new ones."""
         if self.kind != "row":
-            self._row_of().update(zip(as_list(keys), range(len(self), len(self) + len(keys)), strict=True))
+            row_of, names = self._row_of(), as_list(keys)
+            for key in names:
+                if key in row_of:
+                    self._lookup.earlier.setdefault(key, []).append(row_of[key])
+            row_of.update(zip(names, range(len(self), len(self) + len(names)), strict=True))
         if isinstance(self._column, Texts):
             assert isinstance(keys, list)
             return Ids(self.kind, self._column.append(key.encode() for key in keys), self._lookup)

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import contract_graph
 import numpy as np
 from contract_check import Call, frozen, poisoned
-from contract_rows import COSINE, IP, KINDS, L2, as_kind, edge_rows, final64, make_rows, wide
+from contract_rows import COSINE, IP, KINDS, L2, as_kind, code_rows, edge_rows, final64, make_rows, wide
 
 from omendb_kernels import METRICS
 from omendb_kernels.arrays import Rows
 from omendb_kernels.backends import reference
-from omendb_kernels.codec import MAX_WIDE, padded_dim, rotation_signs
-from omendb_kernels.contract import CodeRows
+from omendb_kernels.codec import rotation_signs
 
 DIMS = (1, 2, 3, 7, 8, 9, 31, 32, 33, 127, 128, 300, 1023, 1024, 1025, 1536, 3072)
 SMALL_DIMS = (1, 2, 3, 7, 8, 9, 31, 32, 33)
@@ -111,17 +111,6 @@ def make_encode(rng: Generator, case: Case) -> Call:
     return Call("encode", {"rows": rows, "lengths": lengths, "offset": offset, "signs": signs, "scales": scales})
 
 
-def make_codes(rng: Generator, case: Case, n: int, d: int) -> np.ndarray:
-    low, high = {"ties": (0, 2), "largest": (-128, -127), "duplicates": (-3, 4)}.get(case.name, (-128, 128))
-    codes = np.zeros((n, padded_dim(d)), np.int8)
-    codes[:, :d] = rng.integers(low, high, (n, d))
-    if case.name == "duplicates" and n:
-        codes = codes[rng.integers(0, max(1, n // 10), n)]
-    if case.name == "zeros":
-        codes[rng.random(n) < 0.4] = 0
-    return codes
-
-
 def make_nearest(rng: Generator, case: Case) -> Call:
     sizes = {"no rows": 0, "tile": int(rng.choice([63, 64, 65, 255, 256, 257, 511, 513, 1025, 2049, 4097])), "largest": 6}
     n, m, k = counts_of(rng, case, sizes.get(case.name, 150 if case.dim <= 300 else 12))
@@ -129,17 +118,6 @@ def make_nearest(rng: Generator, case: Case) -> Call:
     if case.name == "largest":
         queries.codes[:, : case.dim] = 127
     return Call("nearest", {"queries": queries, "points": points, "k": k, "mask": mask_of(rng, case.name, n)})
-
-
-def code_rows(rng: Generator, case: Case, n: int) -> CodeRows:
-    """Codes with their norms (l2), without any (ip), or with a wide coordinate (the rows of an ip graph)."""
-    codes = make_codes(rng, case, n, case.dim)
-    norms = (codes.astype(np.int64) ** 2).sum(axis=1).astype(np.int32)
-    if case.metric == "wide":
-        most = 2 if case.name == "ties" else MAX_WIDE
-        wide = np.full(n, most, np.int32) if case.name == "largest" else rng.integers(0, most + 1, n).astype(np.int32)
-        return CodeRows(codes, norms + wide * wide, wide)
-    return CodeRows(codes, norms if case.metric == "l2" else np.zeros_like(norms))
 
 
 def make_rerank(rng: Generator, case: Case) -> Call:
@@ -205,6 +183,7 @@ MAKERS: dict[str, Callable[[Generator, Case], Call]] = {
     "pairwise": lambda rng, case: make_pairwise(rng, case, "exact"),
     "pairwise float32": lambda rng, case: make_pairwise(rng, case, "float32"),
     "knn": make_knn,
+    **contract_graph.MAKERS,
 }
 
 NAMES: dict[str, tuple[str, ...]] = {  # the hostile cases; each op has "plain" too, over every dimension
@@ -217,10 +196,12 @@ NAMES: dict[str, tuple[str, ...]] = {  # the hostile cases; each op has "plain" 
     "pairwise": (*STYLES, "edges", "one row", "no rows", "no queries", "one query"),
     "pairwise float32": (*STYLES, "largest", "one row", "no rows", "no queries", "one query"),
     "knn": (*STYLES, "one row", "no queries", "one query", "k over", "k all", "few rows", "no codes", "wide mask", *MASKS),
+    **contract_graph.NAMES,
 }  # fmt: skip
 DIMS_OF = {"edges": (11, 17, 32, 33, 300), "rotated": (7, 9, 31, 33, 300), "everything": (7, 9, 31, 33, 300)}
 EVERY_DIM = ("edges", "halves")
-LARGEST = {"nearest": (33, 1025, 16_384), "pairwise float32": (2, 9, 33)}
+LARGEST = {"nearest": (33, 1025, 16_384), "pairwise float32": (2, 9, 33), "link": (33,)}
+CODE_OPS = ("nearest", *contract_graph.MAKERS)  # their metrics are ways to make codes: see code_rows
 
 
 def build() -> list[Case]:
@@ -233,18 +214,25 @@ def build() -> list[Case]:
         for dim, metric, kind in itertools.product([d for d in DIMS if d <= longest], metrics, kinds):
             if op != "knn" or dim in (1, 8, 33) or kind == KINDS[dim % 5]:
                 table.append(Case(op, "plain", metric, kind, dim, settings(next(turn))))
-        for name, metric, kind in itertools.product(NAMES[op], metrics, kinds):
-            if sensible(name, metric, kind):
-                dims, place = DIMS_OF.get(name, SMALL_DIMS), next(turn)
-                chosen = dims if name in EVERY_DIM else LARGEST[op] if name == "largest" else dims[place % len(dims) :][:1]
-                table += [Case(op, name, metric, kind, dim, settings(place)) for dim in chosen]
+        for name, metric, (draw, kind) in itertools.product(NAMES[op], metrics, enumerate(kinds)):
+            if sensible(name, metric, kind) and not (draw and name in contract_graph.HEAVY):
+                place = next(turn)
+                table += [Case(op, name, metric, kind, dim, settings(place)) for dim in dims_of(op, name, place)]
     return table
+
+
+def dims_of(op: str, name: str, place: int) -> tuple[int, ...]:
+    """The dimensions of a hostile case; one of a few in turn for most."""
+    if name == "largest":
+        return LARGEST.get(op, LARGEST["nearest"])
+    dims = DIMS_OF.get(name, SMALL_DIMS)
+    return dims if name in EVERY_DIM else (dims[place % len(dims)],)
 
 
 def axes(op: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The metrics and the kinds that an op knows apart."""
-    if op == "nearest":
-        return ("l2", "ip", "wide"), ("-",) * 4  # see code_rows; four draws of each
+    if op in CODE_OPS:
+        return contract_graph.METRICS_OF.get(op, ("l2", "ip", "wide")), ("-",) * 4  # four draws of each
     return (("-",) if op in ("lengths", "encode") else tuple(METRICS)), KINDS
 
 

@@ -171,10 +171,11 @@ def underflow(d: int) -> float:
 
 
 TUNABLE = {
-    "TILE", "TILE_VALUES", "SLICE", "SPARSE", "FEW", "LEAST_PART", "CHUNK_BYTES",
+    "TILE", "TILE_VALUES", "SLICE", "SPARSE", "FEW", "LEAST_PART", "CHUNK_BYTES", "CHUNK", "LEAVES", "MERGE_ROWS",
     "QUERY_BLOCK", "BLOCK", "BLOCK_VALUES", "_BLOCK_ROWS", "_BLOCK_VALUES",
 }  # fmt: skip
-TUNED = ("arrays", "exact", "gemm", "points", *(f"backends.{{}}.{op}" for op in ("distances", "encode", "nearest", "rerank")))
+FILES = ("distances", "encode", "nearest", "rerank", "pick", "prune", "link", "beam")
+TUNED = ("arrays", "exact", "gemm", "points", *(f"backends.{{}}.{name}" for name in FILES))
 
 
 def set_blocks(patch: pytest.MonkeyPatch, backend: str, size: int) -> list[str]:
@@ -192,5 +193,5 @@ def set_blocks(patch: pytest.MonkeyPatch, backend: str, size: int) -> list[str]:
 
 def mutant(name: str, **replaced: Any) -> SimpleNamespace:
     """The oracle as a backend, some functions replaced."""
-    ops = ("lengths", "encode", "nearest", "rerank", "pairwise")
+    ops = ("lengths", "encode", "nearest", "rerank", "pairwise", "pick", "prune", "link", "score", "beam")
     return SimpleNamespace(NAME=name, **{op: replaced.get(op, getattr(reference, op)) for op in ops})

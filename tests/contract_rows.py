@@ -8,6 +8,8 @@ import numpy as np
 
 from omendb_kernels.arrays import Rows
 from omendb_kernels.backends import reference
+from omendb_kernels.codec import MAX_WIDE, padded_dim
+from omendb_kernels.contract import CodeRows
 
 KINDS = ("float32", "float16", "bfloat16", "int8", "uint8")
 L2, COSINE, IP = 0, 1, 2
@@ -54,6 +56,28 @@ def make_rows(rng: np.random.Generator, kind: str, n: int, d: int, style: str = 
     empty = ~rows.float32().any(axis=1)
     rows.data[empty, 0] = as_kind([[1.0]], kind).data[0, 0]
     return rows
+
+
+def make_codes(rng: np.random.Generator, case: Any, n: int, d: int) -> np.ndarray:
+    low, high = {"ties": (0, 2), "largest": (-128, -127), "duplicates": (-3, 4)}.get(case.name, (-128, 128))
+    codes = np.zeros((n, padded_dim(d)), np.int8)
+    codes[:, :d] = rng.integers(low, high, (n, d))
+    if case.name == "duplicates" and n:
+        codes = codes[rng.integers(0, max(1, n // 10), n)]
+    if case.name == "zeros":
+        codes[rng.random(n) < 0.4] = 0
+    return codes
+
+
+def code_rows(rng: np.random.Generator, case: Any, n: int) -> CodeRows:
+    """Codes with their norms (l2), without any (ip), or with a wide coordinate (the rows of an ip graph)."""
+    codes = make_codes(rng, case, n, case.dim)
+    norms = (codes.astype(np.int64) ** 2).sum(axis=1).astype(np.int32)
+    if case.metric == "wide":
+        most = 2 if case.name == "ties" else MAX_WIDE
+        wide = np.full(n, most, np.int32) if case.name == "largest" else rng.integers(0, most + 1, n).astype(np.int32)
+        return CodeRows(codes, norms + wide * wide, wide)
+    return CodeRows(codes, norms if case.metric == "l2" else np.zeros_like(norms))
 
 
 def wide(rows: Rows) -> np.ndarray:

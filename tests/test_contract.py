@@ -6,6 +6,7 @@ import inspect
 import itertools
 from typing import Any
 
+import contract_graph
 import numpy as np
 import pytest
 from contract_cases import MAKERS, MASKS, TABLE, Case
@@ -37,6 +38,10 @@ def test_table_is_complete():
         combinations = set(itertools.product(METRICS, KINDS))
         assert {(case.metric, case.kind) for case in TABLE if case.op == op} == combinations
     assert {name for op, name in GROUPS if op == "nearest"} >= set(MASKS)
+    for op, metrics in contract_graph.METRICS_OF.items():
+        assert {(case.name, case.metric) for case in TABLE if case.op == op} == set(
+            itertools.product(("plain", *contract_graph.NAMES[op]), metrics)
+        )
     assert "numpy" in USABLE
 
 
@@ -57,14 +62,16 @@ def batch_names(op: str) -> tuple[str, ...]:
     """The arguments that hold one entry for each row of the answer."""
     if op in ("lengths", "encode"):
         return ("rows", "lengths", "scales")
-    return ("queries", "candidates", "lower")
+    return {"prune": ("candidates",), "link": ("targets", "own"), "score": ("rows", "ids"), "beam": ("queries", "entries")}.get(
+        op, ("queries", "candidates", "lower")
+    )
 
 
 @pytest.mark.parametrize("name", USABLE)
 @pytest.mark.parametrize("op", MAKERS)
 def test_a_row_alone_is_as_in_a_batch(rng, op, name):
-    if op == "pairwise float32":
-        pytest.skip("outside the bit promise")
+    if op in ("pairwise float32", "pick"):
+        pytest.skip("outside the bit promise" if op != "pick" else "rows of a leaf are answered together")
     cases = [case for case in TABLE if case.op == op and case.dim <= 128]
     for case in [cases[i] for i in rng.permutation(len(cases))[: 6 if op == "knn" else 60]]:
         call = case.make(rng)
@@ -83,7 +90,7 @@ def cut(key: str, value: Any, names: tuple[str, ...], row: int) -> Any:
 
 
 EDGES = [0, 1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513]
-PLAIN_OPS = [op for op in MAKERS if op != "knn"]
+PLAIN_OPS = [op for op in MAKERS if op not in {"knn", *contract_graph.MAKERS}]
 
 
 @settings(max_examples=120)
@@ -131,6 +138,33 @@ def shaped(rng: np.random.Generator, op: str, n: int, m: int, d: int, k: int, me
         lines = [rng.permutation(n)[:width] for _ in range(m)]
         args |= {"k": k, "lower": None, "lengths": None, "candidates": np.array(lines, np.int32).reshape(m, width)}
     return Call(op if op != "pairwise float32" else "pairwise", args)
+
+
+@settings(max_examples=60)
+@given(
+    op=st.sampled_from(["pick", "prune", "score", "beam"]),
+    n=st.sampled_from([edge for edge in EDGES if 0 < edge <= 129]),
+    size=st.sampled_from([edge for edge in EDGES if edge <= 129]),
+    d=st.integers(1, 70),
+    metric=st.sampled_from(["l2", "wide"]),
+    spoil=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_graph_shapes_around_block_edges(op, n, size, d, metric, spoil, seed):
+    call = contract_graph.shaped(np.random.default_rng(seed), op, n, d, size, metric)
+    for backend in USABLE.values():
+        check(backend, poisoned(call) if spoil else call, threads=(1 + seed % 5,))
+
+
+@pytest.mark.long
+@settings(max_examples=2_000)
+@given(seed=st.integers(0, 2**64 - 1))
+def test_graph_shapes_at_random(seed):
+    rng = np.random.default_rng(seed)
+    op, n = str(rng.choice(["pick", "prune", "score", "beam"])), int(rng.integers(1, 600))
+    call = contract_graph.shaped(rng, op, n, int(rng.integers(1, 200)), int(rng.integers(0, min(n, 200) + 1)), "l2")
+    for backend in USABLE.values():
+        check(backend, call, threads=(1, 4))
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import NUMBA_BLOCKED
-from contract_cases import MAKERS, Case
+from contract_cases import CODE_OPS, MAKERS, Case
 from contract_check import USABLE, check
 from contract_rows import KINDS
 
@@ -66,7 +66,7 @@ def used() -> dict[str, Any]:
     for op in MAKERS:
         for kind in KINDS:
             for metric in ("l2", "cosine"):
-                case = Case(op, "plain", metric if op != "nearest" else "l2", kind, 20)
+                case = Case(op, "plain", "l2" if op in CODE_OPS else metric, kind, 20)
                 check(USABLE["numba"], case.make(rng), case, threads=(1,))
         for name in ("rotated", "everything") if op == "encode" else ():
             case = Case(op, name, "-", "float32", 20)
@@ -81,8 +81,8 @@ def test_no_fused_multiply_add(used, name):
         assert fused_in(assembly) == set()
 
 
-def test_kernels_of_every_float_op_were_read(used):
-    for module in ("encode", "rerank", "distances", "nearest"):
+def test_kernels_of_every_op_were_read(used):
+    for module in ("encode", "rerank", "distances", "nearest", "pick", "prune", "link", "beam"):
         assert any(kernel.signatures for name, kernel in used.items() if name.startswith(f"{module}.")), module
     kinds = {str(signature[0]) for signature in used["rerank._rerank"].signatures} if "rerank._rerank" in used else ()
     assert all(kernel.targetoptions.get("fastmath", False) in (False, None) for kernel in used.values()), kinds

@@ -215,6 +215,10 @@ def _check_values(rows: Rows, name: str, normalise: bool) -> None:
     """Refuse NaN, infinity, rows too long for float32 distances and, for cosine, rows of length zero."""
     if rows.integer and not normalise:
         return
+    if len(rows) == 1:  # a single query: its square alone tells that all is well
+        values = rows.float32()[0].astype(np.float64)
+        if 0 < float(values @ values) <= MAX_SQUARED_LENGTH:
+            return
     step = max(1, _BLOCK_VALUES // rows.dim)
     for start in range(0, len(rows), step):
         block = rows[start : start + step].float32().astype(np.float64)

@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int], None]
 
 SAMPLE, SAMPLE_SHARE, LEAST_SAMPLE, SAMPLE_ITEM = 256, 50, 16, 4  # rows held back: at most 256, one in 50; their hash
 TUNED_K = 10
-UNTUNED_BEAM = 64  # where too few rows could be held back
+UNTUNED_BEAM = 64  # at least, where too few rows could be held back
 LADDER = 1.15  # each beam tried is so much larger than the one before
 
 
@@ -85,14 +85,15 @@ def build(
     base = np.setdiff1d(nodes, held, assume_unique=True).astype(np.int32)
     clock.lap("twins")
     neighbours = np.full((total, settings.degree + 1), -1, np.int32)
-    _lists(codes, base, neighbours, settings, ops, threads, clock, points.nbytes)
+    fill_lists(codes, base, neighbours, settings, ops, threads, clock, points.nbytes)
     clock.begin("repair")
     router = router_of(base, settings)
     facts.repaired = repair(codes, neighbours, router, base, ops, threads)
     clock.lap("repair")
     # What is held back is not there yet, and neither are its twins.
     away = np.isin(heads, held)
-    graph = Graph(settings, neighbours, router, np.where(away, -1, heads).astype(np.int32), UNTUNED_BEAM, math.nan)
+    untuned = max(UNTUNED_BEAM, len(nodes))  # so few nodes are cheap: all of them
+    graph = Graph(settings, neighbours, router, np.where(away, -1, heads).astype(np.int32), untuned, math.nan)
     if len(held):
         clock.begin("tune")
         graph = _tuned(graph, points, held, ~away, recall, threads)
@@ -106,10 +107,12 @@ def build(
     return graph, facts
 
 
-def _lists(
-    codes: CodeRows, nodes: Int32s, neighbours: Int32s, settings: Settings, ops: Backend, threads: int, clock: _Clock, held: int
-) -> None:
-    """The lists of `nodes`, in place, their reserved slots left free."""
+def fill_lists(
+    codes: CodeRows, nodes: Int32s, neighbours: Int32s, settings: Settings, ops: Backend, threads: int,
+    clock: _Clock | None = None, held: int = 0,
+) -> None:  # fmt: skip
+    """The lists of `nodes`, in place, their reserved slots left free. held: bytes that the caller holds."""
+    clock = clock or _Clock(BuildFacts(), None)
     clock.begin("partition")
     if len(nodes) <= settings.small:
         members, offsets, k = nodes, np.array([0, len(nodes)], np.int64), settings.small_k

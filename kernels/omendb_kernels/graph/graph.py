@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..arrays import as_count
 from ..codec import sample_rows
-from ..contract import NO_KEY, Int32s, Int64s
+from ..contract import NO_KEY, CodeRows, Int32s, Int64s
 from .settings import Settings
 
 ROUTER_ITEM = 2  # numbers the hash that chooses the router
@@ -50,6 +50,14 @@ class Graph:
         """Rows that have not left."""
         return self.rows if self.heads is None else int(np.count_nonzero(self.heads >= 0))
 
+    def needless(self, live: NDArray[np.bool_]) -> int:
+        """How many of its rows are not `live`, bool (rows,), nor the node of one that is: those that could leave."""
+        if self.heads is None:
+            return self.rows - int(np.count_nonzero(live))
+        needed = live.copy()
+        needed[self.heads[live]] = True
+        return self.present - int(np.count_nonzero(needed))
+
     @functools.cached_property
     def nodes(self) -> Int32s:
         """The rows that are nodes, ascending."""
@@ -65,6 +73,17 @@ class Graph:
             return None
         order = np.argsort(self.heads[rows], kind="stable")
         return Twins(self.heads[rows][order], rows[order])
+
+    def entrance(self, points: CodeRows) -> CodeRows:
+        """The router's rows of `points`, which are those of this graph: gathered once for nodes, once for queries."""
+        kind = points.wide is None
+        if kind not in self._entrances:
+            self._entrances[kind] = points.take(self.router)
+        return self._entrances[kind]
+
+    @functools.cached_property
+    def _entrances(self) -> dict[bool, CodeRows]:
+        return {}
 
     def take(self, rows: NDArray[np.int64]) -> Graph:
         """The graph over the chosen rows only, renumbered: ascending, and all others have left it (`consolidate_graph`)."""
@@ -98,7 +117,9 @@ class Graph:
         """
         settings = Settings.of(facts["settings"])
         beam = as_count(facts["beam"], "beam", 1, MAX_BEAM)
-        recall = math.nan if facts["recall"] is None else float(facts["recall"])
+        recall = math.nan if facts["recall"] is None else facts["recall"]
+        if not (isinstance(recall, (int, float)) and (recall != recall or 0 <= recall <= 1)):  # NaN
+            raise ValueError("a recall that is no share")
         neighbours, router, heads = arrays["neighbours"], arrays["router"], arrays.get("heads")
         known = len(neighbours)
         if neighbours.dtype != np.int32 or neighbours.shape != (known, settings.degree + 1) or not 1 <= known <= rows:
@@ -119,6 +140,11 @@ class Twins:
 
     heads: Int32s
     rows: Int32s
+
+    def among(self, allowed: NDArray[np.bool_]) -> Twins:
+        """Those whose further row is allowed."""
+        kept = allowed[self.rows]
+        return Twins(self.heads[kept], self.rows[kept])
 
 
 def nodes_of(heads: Int32s | None, rows: int) -> Int32s:

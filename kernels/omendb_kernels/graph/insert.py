@@ -61,7 +61,7 @@ def insert(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: 
 def pools_of(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: int) -> Int64s:
     """int64 (r, insert_beam): what a search of the graph as it is finds for each row."""
     queries, settings = points.take(rows), graph.settings
-    entries = entries_of(queries, points, graph.router, ops, threads)
+    entries = entries_of(graph, queries, points, ops, threads)
     known = points.take(slice(0, graph.rows))
     return ops.beam(queries, known, graph.neighbours, entries, settings.insert_beam, settings.width, threads=threads)
 
@@ -80,6 +80,13 @@ def attach(
     candidates = np.sort(np.concatenate([pools, near], axis=1), axis=1)[:, : settings.reservoir]
     kept = ops.prune(points, candidates, settings.degree, settings.alpha, threads=threads)
     neighbours[rows, :-1] = ids_of(kept)
+    link_back(points, neighbours, rows, kept, settings, ops, threads)
+
+
+def link_back(
+    points: CodeRows, neighbours: Int32s, rows: Int32s, kept: Int64s, settings: Settings, ops: Backend, threads: int
+) -> None:
+    """Link what `rows` (ascending) chose, keys (r, degree) that are their lists, back to them: lists change in place."""
     targets = np.union1d(kept[kept != NO_KEY] & 0xFFFFFFFF, rows).astype(np.int32)
     own = ops.score(points, targets, neighbours[targets, :-1], settings.degree, threads=threads)
     candidates = ops.link(targets, own, rows, kept, settings.reservoir, threads=threads)

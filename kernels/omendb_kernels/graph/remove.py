@@ -7,19 +7,23 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import Backend, CodeRows, Int32s, Int64s
+from ..contract import NO_KEY, Backend, CodeRows, Int32s, Int64s
 from ..parallel import blocks
+from .build import fill_lists
 from .graph import Graph, ids_of, nodes_of, router_of
+from .insert import link_back
 from .repair import repair
 
 BLOCK = 2048  # lists mended at a time: each may bring degree^2 candidates
+MANY = 8  # where more than one node in so many leaves, making all lists anew costs no more than mending them, and is better
 
 
 def consolidate(graph: Graph, points: CodeRows, live: NDArray[np.bool_], ops: Backend, threads: int) -> Graph | None:
     """The graph without the rows that are not `live` (rows,); None when nothing is left.
 
     A node stays while a live row stands behind it. Every list that held a dead node is pruned anew from its live members and
-    the live members of the dead nodes' lists. Cost: about degree^2 / 4 distances a mended list.
+    the live members of the dead nodes' lists, and linked back; where many nodes leave, all lists are made anew. Cost: about
+    degree^2 / 2 distances a mended list, that of a build at most.
     """
     heads = np.arange(graph.rows, dtype=np.int32) if graph.heads is None else graph.heads
     heads = np.where(live, heads, -1).astype(np.int32)
@@ -29,6 +33,20 @@ def consolidate(graph: Graph, points: CodeRows, live: NDArray[np.bool_], ops: Ba
     nodes = nodes_of(heads, graph.rows)
     if not len(nodes):
         return None
+    neighbours = _without(graph, points, nodes, needed, ops, threads)
+    router = router_of(nodes, graph.settings)
+    repair(points, neighbours, router, nodes, ops, threads)
+    return replace(graph, neighbours=neighbours, router=router, heads=heads)
+
+
+def _without(
+    graph: Graph, points: CodeRows, nodes: Int32s, needed: NDArray[np.bool_], ops: Backend, threads: int
+) -> Int32s:
+    """The lists of the `nodes` that stay."""
+    if MANY * len(nodes) < (MANY - 1) * len(graph.nodes):
+        neighbours = np.full_like(graph.neighbours, -1)
+        fill_lists(points, nodes, neighbours, graph.settings, ops, threads)
+        return neighbours
     neighbours = graph.neighbours.copy()
     neighbours[~needed] = -1
     slots = neighbours[:, -1]
@@ -39,12 +57,12 @@ def consolidate(graph: Graph, points: CodeRows, live: NDArray[np.bool_], ops: Ba
         line = lists[nodes[start:stop]]
         lost[start:stop] = ((line >= 0) & ~needed[line]).any(axis=1)
     mended = nodes[lost]
+    kept = np.full((len(mended), graph.settings.degree), NO_KEY, np.int64)
     for start, stop in blocks(len(mended), BLOCK):
-        here = mended[start:stop]
-        neighbours[here, :-1] = ids_of(_mended(graph, points, here, needed, ops, threads))
-    router = router_of(nodes, graph.settings)
-    repair(points, neighbours, router, nodes, ops, threads)
-    return replace(graph, neighbours=neighbours, router=router, heads=heads)
+        kept[start:stop] = _mended(graph, points, mended[start:stop], needed, ops, threads)
+        neighbours[mended[start:stop], :-1] = ids_of(kept[start:stop])
+    link_back(points, neighbours, mended, kept, graph.settings, ops, threads)
+    return neighbours
 
 
 def _mended(

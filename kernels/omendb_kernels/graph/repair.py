@@ -1,6 +1,7 @@
-"""repair: every node can be reached from the router.
+"""repair: every node can be reached from one root, which nearly all can reach: a search enters at one node of the router, so
+that being one of them is not enough to be found.
 
-What a walk from the router does not reach is linked to its nearest reached node: each proposes, a node takes its best proposal
+What a walk from the root does not reach is linked to its nearest reached node: each proposes, a node takes its best proposal
 into its one reserved slot, and the walk goes on from there. A node that was just linked has its own slot free, so a round
 always links at least one, and the rounds end.
 """
@@ -21,8 +22,9 @@ def repair(points: CodeRows, neighbours: Int32s, router: Int32s, nodes: Int32s, 
 
     Proposals are decided by (distance, id). Cost: a walk over the edges, and a scan of the codes for each proposing node.
     """
+    root = _root(neighbours, router)
     reached = np.zeros(len(neighbours), np.bool_)
-    _walk(neighbours, router, reached)
+    _walk(neighbours, root, reached)
     slots, links = neighbours[:, -1], 0
     while True:
         missing = nodes[~reached[nodes]]
@@ -33,7 +35,7 @@ def repair(points: CodeRows, neighbours: Int32s, router: Int32s, nodes: Int32s, 
         if not free.any():  # slots of earlier repairs, by now needless: begin anew, each link then brings a free slot
             slots[:] = -1
             reached[:] = False
-            _walk(neighbours, router, reached)
+            _walk(neighbours, root, reached)
             continue
         keys = ops.nearest(points.take(asking), points.take(slice(0, len(neighbours))), 1, free, threads=threads)
         distances, targets = (column[:, 0] for column in unpack(keys))
@@ -45,12 +47,28 @@ def repair(points: CodeRows, neighbours: Int32s, router: Int32s, nodes: Int32s, 
         _walk(neighbours, asking[chosen], reached)
 
 
+def _root(neighbours: Int32s, router: Int32s) -> Int32s:
+    """The node where most walks of two steps from the router end, the smallest of equals."""
+    ends = router
+    for _ in range(2):
+        ends = neighbours[ends, :-1].ravel()
+        ends = ends[ends >= 0]
+    if not len(ends):
+        return router[:1]
+    found, counts = np.unique(ends, return_counts=True)
+    return found[counts.argmax() :][:1]
+
+
 def _walk(neighbours: Int32s, start: Int32s, reached: NDArray[np.bool_]) -> None:
     """Mark all nodes that can be reached from `start`."""
-    front: NDArray[np.int32] = np.unique(start)
-    reached[front] = True
-    while len(front):
+    new = np.zeros(len(reached), np.bool_)
+    new[start] = True
+    while True:
+        front = np.flatnonzero(new)
+        if not len(front):
+            return
+        reached[front] = True
+        new[front] = False
         near = neighbours[front].ravel()
         near = near[near >= 0]
-        front = np.unique(near[~reached[near]])
-        reached[front] = True
+        new[near[~reached[near]]] = True

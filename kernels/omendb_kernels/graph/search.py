@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 QUERY_BLOCK = 1024
 SCAN_PER_PLACE = 160  # rows that a scan passes in the time of one place of a pool (docs/decisions.md)
 ENOUGH = 0.5  # of the pool that was asked for: fewer allowed rows found, and the query is scanned
-MAX_TWINS = 4096  # rows of equal code that one query looks at
+BOUNDED = 1 << 17  # values of all candidates: for fewer, computing their bounds costs more than it saves
+MAX_TWINS = 4096  # rows of equal code that one query for fewer looks at
 
 
 @dataclass
@@ -40,15 +41,15 @@ class GraphSearch:
     scanned: int = 0
 
 
-def entries_of(queries: CodeRows, points: CodeRows, router: Int32s, ops: Backend, threads: int) -> Int32s:
+def entries_of(graph: Graph, queries: CodeRows, points: CodeRows, ops: Backend, threads: int) -> Int32s:
     """int32 (m, 1): the router's node nearest to each query."""
-    return router[unpack(ops.nearest(queries, points.take(router), 1, None, threads=threads))[1]]
+    return graph.router[unpack(ops.nearest(queries, graph.entrance(points), 1, None, threads=threads))[1]]
 
 
 def beam_for(graph: Graph, k: int, beam: int | None) -> int:
     """The places that a search for k rows needs: those given, else the tuned ones and one more for each k past ten."""
     wanted = graph.beam + max(0, k - 10) if beam is None else beam
-    return min(max(wanted, k), MAX_BEAM)
+    return min(max(wanted, k), MAX_BEAM, graph.rows)
 
 
 def search(
@@ -68,13 +69,13 @@ def search(
         distances, ids, _ = exact_search.search(points, queries, k, mask, exact=True, threads=threads)
         report.scanned = m
         return distances, ids, report
-    report.beam = min(-(-wanted * graph.present // max(1, count)), MAX_BEAM)
+    report.beam = max(1, min(-(-wanted * graph.present // max(1, count)), MAX_BEAM, graph.rows))
     distances, ids = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
     for start, stop in blocks(m, QUERY_BLOCK):
         here = slice(start, stop)
         distances[here], ids[here] = _block(graph, points, queries[start:stop], k, allowed, count, wanted, report, threads)
-    tail = points.behind(graph.rows)
-    if len(tail):
+    if len(points) > graph.rows:
+        tail = points.behind(graph.rows)
         late = None if mask is None else mask[graph.rows :]
         near, places, _ = exact_search.search(tail, queries, k, late, exact=True, threads=threads)
         distances, ids = _merged(distances, ids, near, np.where(places < 0, -1, places + graph.rows))
@@ -93,12 +94,13 @@ def _block(
     threads: int,
 ) -> tuple[Float32s, Int64s]:
     ops, coded, codes = backend(), points.encode_queries(queries, threads=threads), points.scanned
-    entries = entries_of(coded.rows, codes, graph.router, ops, threads)
+    entries = entries_of(graph, coded.rows, codes, ops, threads)
     known = codes.take(slice(0, graph.rows))
     pool = ops.beam(coded.rows, known, graph.neighbours, entries, report.beam, graph.settings.width, threads=threads)
     scores, candidates = unpack(pool)
     if graph.twins is not None:
-        scores, candidates = _with_twins(graph.twins, scores, candidates)
+        twins = graph.twins if allowed is None else graph.twins.among(allowed)
+        scores, candidates = _with_twins(twins, scores, candidates, max(MAX_TWINS, k))
     if allowed is not None:
         candidates[(candidates >= 0) & ~allowed[candidates]] = -1
     distances, ids = _finished(points, queries, coded, scores, candidates, k, threads)
@@ -119,19 +121,19 @@ def _finished(
     """The k nearest candidates by true distance; rows whose own bound is beyond the k-th are not looked at."""
     assert points.codec is not None
     lower = None
-    if not coded.exact.all():
+    if candidates.size * points.dim > BOUNDED and not coded.exact.all():  # bounds spare re-ranking, where it is worth them
         residuals = points.residuals[candidates].astype(np.float64)
         lower = lower_bounds(points.codec, coded, scores, residuals, points.max_length)
     return exact_search.finish(points, queries, coded, scores, candidates, lower, k, threads)
 
 
-def _with_twins(twins: Twins, scores: Int32s, candidates: Int32s) -> tuple[Int32s, Int32s]:
-    """Scores and candidates with the further rows of each node behind them, at most MAX_TWINS a query."""
+def _with_twins(twins: Twins, scores: Int32s, candidates: Int32s, most: int) -> tuple[Int32s, Int32s]:
+    """Scores and candidates with the further rows of each node behind them, at most `most` a query."""
     first = np.searchsorted(twins.heads, candidates, side="left")
     more = np.searchsorted(twins.heads, candidates, side="right") - first
     more[candidates < 0] = 0
     before = np.cumsum(more, axis=1) - more
-    more = np.clip(MAX_TWINS - before, 0, more)
+    more = np.clip(most - before, 0, more)
     room = int(more.sum(axis=1).max(initial=0))
     if room == 0:
         return scores, candidates

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
+
+MOST = 4  # times the usual value: what a file may ask for, since memory grows with it
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Settings:
     small: int = 4096
     small_k: int = 32
     width: int = 2
-    router: int = 256
+    router: int = 2048
     insert_beam: int = 64
     batch_k: int = 8
 
@@ -37,12 +39,17 @@ class Settings:
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Settings:
         """The settings that `facts` described. ValueError, KeyError, TypeError where they cannot be."""
-        if set(facts) != {field.name for field in fields(cls)}:
+        usual = DEFAULT.facts()
+        if set(facts) != set(usual):
             raise ValueError("unknown settings of a graph")
+        for name, value in facts.items():
+            numbers, most = (value, usual[name]) if isinstance(usual[name], list) else ([value], [usual[name]])
+            if not isinstance(numbers, list) or len(numbers) != len(most):
+                raise ValueError(f"the setting {name} of a graph in a form of its own")
+            low = 2 if name == "leaf" else 1  # equal rows are parted down to two
+            if not all(type(number) is int and low <= number <= MOST * top for number, top in zip(numbers, most, strict=True)):
+                raise ValueError(f"the setting {name} of a graph out of range")
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-        numbers = [number for value in values.values() for number in (value if isinstance(value, tuple) else (value,))]
-        if not all(type(number) is int and 1 <= number <= 1 << 20 for number in numbers) or len(values["alpha"]) != 2:
-            raise ValueError("settings of a graph out of range")
         return cls(**values)
 
 

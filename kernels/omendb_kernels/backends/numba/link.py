@@ -9,7 +9,7 @@ from numba import njit
 
 from ...contract import NO_KEY, CodeRows, Int32s, Int64s
 from ...parallel import blocks, run
-from ._codes import code_distance, readable_codes
+from ._codes import code_distance, prefetch, readable_codes
 from ._rows import JIT, unlocked
 from ._sorted import insert_sorted
 
@@ -87,6 +87,10 @@ def score(points: CodeRows, rows: Int32s, ids: Int32s, width: int, *, threads: i
 def _score(codes: Any, norms: Any, wide: Any, rows: Any, ids: Any, out: Any) -> None:
     for i in range(len(rows)):
         row = np.int64(rows[i])
+        if i + 1 < len(rows):  # the codes of the next line arrive while this one is computed
+            for j in range(ids.shape[1]):
+                if ids[i + 1, j] >= 0:
+                    prefetch(codes, np.int64(ids[i + 1, j]))
         for j in range(ids.shape[1]):
             other = np.int64(ids[i, j])
             if other >= 0 and other != row:

@@ -49,8 +49,12 @@ def _prune(codes: Any, norms: Any, wide: Any, candidates: Any, numerator: Any, d
         count = 0
         while count < most and line[count] != NO_KEY:
             ids[count] = line[count] & 0xFFFFFFFF
-            prefetch(codes, np.int64(ids[count]))
             count += 1
+        if row + 1 < rows:  # the codes of the next line arrive while this one is computed
+            for place in range(most):
+                if candidates[row + 1, place] == NO_KEY:
+                    break
+                prefetch(codes, np.int64(candidates[row + 1, place] & 0xFFFFFFFF))
         steps = (count + WIDTH - 1) // WIDTH
         bias[count : steps * WIDTH] = NO_SCORE
         pack(codes, ids, 0, count, panels)
