@@ -188,7 +188,6 @@ WRONG = {
 }
 
 
-@pytest.mark.xfail(reason="extend_graph and consolidate_graph do not judge their points yet (ops.py)", strict=True)
 @pytest.mark.parametrize("name", WRONG)
 def test_other_points_are_refused(stored, name):
     graph, points = stored

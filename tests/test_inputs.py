@@ -276,13 +276,10 @@ def test_bad_upserts(case):
     assert len(db) == ROWS
 
 
-BAD_RECALLS = [0, 1, -0.5, 2, True, None, "0.9", float("nan")]
-
-
-@pytest.mark.parametrize("recall", BAD_RECALLS, ids=repr)
+@pytest.mark.parametrize("recall", [0, 1, -0.5, 2, True, None, "0.9", float("nan")], ids=repr)
 def test_bad_recalls(recall):
     db = fresh()
-    refuse(db, lambda: db.build_index(recall=recall), omendb.InvalidParameter, "recall: got .*; wanted a number between 0 and 1")
+    refuse(db, lambda: db.build_index(recall=recall), omendb.InvalidParameter, "recall: got .*; wanted a number")
     with pytest.raises(omendb.InvalidParameter, match="recall"):
         DB.build_from_numpy(rows_of(3), recall=recall)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import NUMBA_BLOCKED
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
@@ -22,7 +23,7 @@ from omendb import DB
 
 DIM = 8
 MOST_ROWS = 900  # of the model; the searches are what is tested, not their speed
-RECALL = 0.97  # of all graph searches of a run together
+RECALL = 0.99  # of all graph searches of a run together
 SEEDS = st.integers(0, 2**32 - 1)
 RARELY = st.sampled_from([False] * 5 + [True])
 TALLY = {"hits": 0, "wanted": 0, "graph": 0, "late": 0, "inserted": 0}
@@ -310,12 +311,11 @@ def test_model(monkeypatch):
     monkeypatch.setattr(modules["graph.insert"], "LEAST_BATCH", 64)
     monkeypatch.setattr(modules["graph.search"], "SCAN_PER_PLACE", 1)
     TALLY.update(dict.fromkeys(TALLY, 0))
-    examples = 2 * settings().max_examples
+    examples = settings().max_examples // 2 if NUMBA_BLOCKED else 2 * settings().max_examples
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
     limits = settings(max_examples=examples, stateful_step_count=30, suppress_health_check=checks, deadline=None)
     run_state_machine_as_test(Model, settings=limits)
-    print(TALLY)
     assert TALLY["graph"] > 100, "the model was to search graphs"
-    assert TALLY["late"] > 10, "with rows behind them"
-    assert TALLY["inserted"] > 5, "and with rows that entered them"
+    assert TALLY["late"] > 3, "with rows behind them"
+    assert TALLY["inserted"] > 1, "and with rows that entered them"
     assert TALLY["hits"] >= RECALL * TALLY["wanted"], TALLY

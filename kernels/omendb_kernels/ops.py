@@ -140,16 +140,25 @@ def extend_graph(graph: Graph, points: PointSet, *, threads: int | None = None) 
     points: a later generation of the graph's PointSet, made by `extend(refit=False)`. Batches are cut at fixed row numbers, so
     that the same rows give the same graph however calls brought them. Cost: a search and two prunings a row.
     """
-    return insert_due(graph, points.nodes, backend(), as_threads(threads))
+    return insert_due(graph, _points_of(graph, points).nodes, backend(), as_threads(threads))
 
 
 def consolidate_graph(graph: Graph, points: PointSet, live: Any, *, threads: int | None = None) -> Graph | None:
     """The graph without the rows that are not `live`, bool (graph.rows,), mended; None when no row is left.
 
+    A row that is not live stays as a node while a live row of equal code stands behind it: search with a mask of the live
+    rows, or `take` them.
     Cost: about degree^2 / 4 distances for each list that held a dead row.
     """
     kept = as_mask(live, graph.rows, "live")
-    return graph if kept is None else consolidate(graph, points.nodes, kept, backend(), as_threads(threads))
+    codes = _points_of(graph, points).nodes
+    return graph if kept is None else consolidate(graph, codes, kept, backend(), as_threads(threads))
+
+
+def _points_of(graph: Graph, points: PointSet) -> PointSet:
+    if not isinstance(points, PointSet) or points.codec is None or len(points) < graph.rows:
+        raise InvalidParameter("points", repr(points), f"the PointSet of this graph of {graph.rows} rows")
+    return points
 
 
 def search_graph(
@@ -171,8 +180,7 @@ def search_graph(
     """
     k, workers = as_k(k), as_threads(threads)
     places = None if beam is None else as_count(beam, "beam", most=MAX_BEAM)
-    if not isinstance(points, PointSet) or points.codec is None or len(points) < graph.rows:
-        raise InvalidParameter("points", repr(points), f"the PointSet of this graph of {graph.rows} rows")
+    points = _points_of(graph, points)
     found, _ = as_queries(queries, metric=points.metric, dim=points.dim)
     return search_lists(graph, points, found, k, as_mask(mask, len(points)), places, threads=workers)
 
