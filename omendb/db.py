@@ -346,12 +346,20 @@ class DB:
         snapshot.write(target, facts, arrays, overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, verify: bool = True, threads: int | None = None) -> DB:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = True,
+        build_threshold: int = BUILD_THRESHOLD,
+        threads: int | None = None,
+    ) -> DB:
         """Open a saved file. It is mapped, not read into memory, and may be shared by any number of processes.
 
         verify: compare the whole content with its hashes, at the speed of reading the file once; damage anywhere raises.
         verify=False opens in an instant whatever the size and checks header, sizes and seal only: damaged content can then
         make answers wrong, but never reaches outside the file. Rows added later stay in memory until the next `save`.
+        build_threshold, threads: as for `DB`; a file does not keep them.
         Raises NotFound, NotAnIndex, NewerFormat, CorruptFile, StorageError.
         """
         file = snapshot.Snapshot.open(as_path(path))
@@ -362,7 +370,7 @@ class DB:
         except ValueError as error:
             raise CorruptFile(f"{file.path} is damaged: {error}") from error
         db = cls.__new__(cls)
-        db._open(generation, threads)
+        db._open(generation, threads, build_threshold)
         db._file = file
         return db
 
