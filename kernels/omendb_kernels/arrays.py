@@ -20,6 +20,7 @@ from .metrics import metric_named
 VECTOR_KINDS = ("float32", "float16", "bfloat16", "int8", "uint8")
 MAX_DIM = 16_384  # the largest code distance, 255^2 * d, stays inside int32
 MAX_SQUARED_LENGTH = 2.0**125  # (|q| + |x|)^2 <= 2^127: every distance stays inside float32
+CACHE_LINE = 64  # bytes
 _BLOCK_VALUES = 1 << 20  # values widened at a time while checking
 
 
@@ -58,6 +59,15 @@ class Rows:
             return self.data.view(importlib.import_module("ml_dtypes").bfloat16)
         except ImportError:
             return self.float32()
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """np.empty whose first byte lies on a cache line: rows of whole lines then touch no line more than they fill."""
+    kind = np.dtype(dtype)
+    raw = np.empty(math.prod(shape) * kind.itemsize + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    array: NDArray[Any] = raw[start : raw.nbytes - CACHE_LINE + start].view(kind).reshape(shape)
+    return array
 
 
 def empty_rows(dim: int, kind: str) -> Rows:

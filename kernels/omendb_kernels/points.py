@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import codec as coding
-from .arrays import MAX_DIM, Rows, as_count, as_vectors, empty_rows, storage_dtype
+from .arrays import MAX_DIM, Rows, aligned_empty, as_count, as_vectors, empty_rows, storage_dtype
 from .codec import Codec, QueryCodes
 from .contract import CodeRows, Float32s, Float64s, Int8s, Int32s
 from .dispatch import backend
@@ -56,7 +56,7 @@ class _Table:
         capacity = max(total, rows + rows // 2)
         columns = {}
         for name, column in self.columns.items():
-            columns[name] = np.empty((capacity, *column.shape[1:]), column.dtype)
+            columns[name] = aligned_empty((capacity, *column.shape[1:]), column.dtype)
             columns[name][:rows] = column[:rows]
         grown = _Table(columns, total)
         grown._write(rows, new)
@@ -232,7 +232,11 @@ class PointSet:
     def take(self, rows: NDArray[np.int64]) -> PointSet:
         """The chosen rows in the order given, with the same codec."""
         names = self._table.columns
-        columns = {name: np.ascontiguousarray(self._column(name)[rows]) for name in names}
+        columns = {}
+        for name in names:
+            column = self._column(name)
+            columns[name] = aligned_empty((len(rows), *column.shape[1:]), column.dtype)
+            np.take(column, rows, axis=0, out=columns[name])
         longest = float(columns["lengths"].max()) if self.metric == "ip" and len(rows) else 0.0
         return PointSet(self.metric, self.kind, self.codec, _Table(columns, len(rows)), len(rows), longest)
 
@@ -365,7 +369,7 @@ def _encode_rows(
     """All columns of these rows under this codec."""
     n = len(rows)
     columns = _plain_columns(rows, codec.metric, lengths)
-    columns["codes"] = np.empty((n, codec.code_dim), np.int8)
+    columns["codes"] = aligned_empty((n, codec.code_dim), np.int8)
     columns["code_norms"] = np.empty(n, np.int32)
     columns["residuals"] = np.empty(n, np.float32)
     scales = np.array([codec.scale])

@@ -16,7 +16,7 @@ from .. import exact as exact_search
 from ..codec import sample_rows
 from ..contract import Backend, CodeRows, Int32s
 from ..dispatch import backend
-from .graph import MAX_BEAM, Graph, ids_of, nodes_of, router_of
+from .graph import MAX_BEAM, Graph, ids_of, no_lists, nodes_of, router_of
 from .insert import attach, pools_of
 from .partition import leaves
 from .repair import repair
@@ -84,7 +84,7 @@ def build(
         held = held[:0]
     base = np.setdiff1d(nodes, held, assume_unique=True).astype(np.int32)
     clock.lap("twins")
-    neighbours = np.full((total, settings.degree + 1), -1, np.int32)
+    neighbours = no_lists(total, settings)
     fill_lists(codes, base, neighbours, settings, ops, threads, clock, points.nbytes)
     clock.begin("repair")
     router = router_of(base, settings)
@@ -99,7 +99,6 @@ def build(
         graph = _tuned(graph, points, held, ~away, recall, threads)
         clock.lap("tune")
         clock.begin("insert")
-        neighbours = neighbours.copy()
         attach(codes, neighbours, held, pools_of(graph, codes, held, ops, threads), settings, ops, threads)
         facts.repaired += repair(codes, neighbours, router, nodes, ops, threads)
         clock.lap("insert")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import as_count
+from ..arrays import aligned_empty, as_count
 from ..codec import sample_rows
 from ..contract import NO_KEY, CodeRows, Int32s, Int64s
 from .settings import Settings
@@ -92,7 +92,7 @@ class Graph:
         nodes, first = np.unique(own, return_index=True)  # the smallest chosen row behind a node stands for it from now on
         place = np.full(self.rows, -1, np.int32)
         place[nodes] = first
-        neighbours = np.full((len(rows), self.neighbours.shape[1]), -1, np.int32)
+        neighbours = no_lists(len(rows), self.settings)
         lists = self.neighbours[nodes]
         neighbours[first] = np.where(lists < 0, -1, place[lists])
         heads = None if len(nodes) == len(rows) else place[own]
@@ -145,6 +145,13 @@ class Twins:
         """Those whose further row is allowed."""
         kept = allowed[self.rows]
         return Twins(self.heads[kept], self.rows[kept])
+
+
+def no_lists(rows: int, settings: Settings) -> Int32s:
+    """int32 (rows, degree + 1): a graph without an edge."""
+    lists: Int32s = aligned_empty((rows, settings.degree + 1), np.int32)
+    lists[:] = -1
+    return lists
 
 
 def nodes_of(heads: Int32s | None, rows: int) -> Int32s:

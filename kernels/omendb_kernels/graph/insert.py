@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..contract import NO_KEY, Backend, CodeRows, Int32s, Int64s
-from .graph import Graph, ids_of, router_of
+from .graph import Graph, ids_of, no_lists, router_of
 from .repair import repair
 from .search import entries_of
 from .settings import Settings
@@ -37,7 +37,7 @@ def insert_due(graph: Graph, points: CodeRows, ops: Backend, threads: int) -> Gr
 def insert(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: int) -> Graph:
     """The graph with these rows (ascending, all behind its own) inside."""
     total = int(rows[-1]) + 1
-    neighbours = np.full((total, graph.settings.degree + 1), -1, np.int32)
+    neighbours = no_lists(total, graph.settings)
     neighbours[: graph.rows] = graph.neighbours
     heads = np.arange(total, dtype=np.int32)
     if graph.heads is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..contract import NO_KEY, Backend, CodeRows, Int32s, Int64s
 from ..parallel import blocks
 from .build import fill_lists
-from .graph import Graph, ids_of, nodes_of, router_of
+from .graph import Graph, ids_of, no_lists, nodes_of, router_of
 from .insert import link_back
 from .repair import repair
 
@@ -44,10 +44,11 @@ def _without(
 ) -> Int32s:
     """The lists of the `nodes` that stay."""
     if MANY * len(nodes) < (MANY - 1) * len(graph.nodes):
-        neighbours = np.full_like(graph.neighbours, -1)
+        neighbours = no_lists(graph.rows, graph.settings)
         fill_lists(points, nodes, neighbours, graph.settings, ops, threads)
         return neighbours
-    neighbours = graph.neighbours.copy()
+    neighbours = no_lists(graph.rows, graph.settings)
+    neighbours[:] = graph.neighbours
     neighbours[~needed] = -1
     slots = neighbours[:, -1]
     slots[(slots >= 0) & ~needed[slots]] = -1

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ...arrays import aligned_empty
 from ...contract import NO_KEY, CodeRows, Int32s, Int64s
 from ...parallel import blocks, run
 from ._codes import readable_codes
@@ -31,7 +32,8 @@ def pick(points: CodeRows, members: Int32s, offsets: Int64s, k: int, width: int,
     codes, norms, wide = readable_codes(points)
     n = len(codes)
     members, offsets = unlocked(members), unlocked(offsets)
-    reservoir = np.full((n, width), NO_KEY, np.int64)
+    reservoir = aligned_empty((n, width), np.int64)
+    reservoir[:] = NO_KEY
     leaf = 0
     while leaf < len(offsets) - 1:
         begin = int(offsets[leaf])
