@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...contract import NO_KEY, CodeRows, Int64s
 from ...keys import pack, unpack
 from ...parallel import blocks, run
-from ._codes import query_shift, readable_codes, shifted_dot
+from ._codes import prefetch, query_shift, readable_codes, shifted_dot
 from ._heap import push_places, replace_root
 from ._rows import JIT, unlocked
 from ._scores import NO_SCORE, WIDTH, below, settle
@@ -26,6 +26,7 @@ from ._tile import pack as pack_rows
 FEW = 4  # fewer queries are scanned without packing
 QUERY_BLOCK = 2048
 CHUNK_BYTES = 1 << 17  # of packed codes: they stay in the second cache with a line of scores
+AHEAD = 16  # rows that a scan asks for before it needs them
 LEAST_PART = 4096  # rows that are worth a thread of their own
 SPARSE = 4  # gather the allowed rows first when fewer than one in this many is allowed
 
@@ -103,6 +104,7 @@ def _scan(
         query, heap = query_codes[q], heaps[q]
         norm = np.int32(query_norms[q] + np.int32(2) * query_shift(query))
         for i in range(start, stop):
+            prefetch(codes, min(i + AHEAD, stop - 1))
             dot = shifted_dot(query, codes[i])
             if len(query_wide):
                 dot = np.int32(dot + query_wide[q] * wide[i])
