@@ -65,11 +65,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.option.long:
-        skip = pytest.mark.skip(reason="needs --long")
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(skip)
+    if config.option.long:
+        return
+    marks = {"long": "needs --long"}
+    if NUMBA_BLOCKED:  # the base lane compares the two backends' bits; many large graphs by numpy alone take minutes
+        marks["heavy"] = "needs --long without numba"
+    for item in items:
+        for mark, reason in marks.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ import omendb
 from omendb import DB, SearchResults
 from omendb_kernels import pairwise
 
+pytestmark = pytest.mark.heavy
+
 DIM = 16
 METRICS = ["l2", "cosine", "ip"]
 each_metric = pytest.mark.parametrize("metric", METRICS)

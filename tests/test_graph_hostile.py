@@ -15,6 +15,8 @@ from omendb_kernels import METRICS, PointSet, build_graph, consolidate_graph, ex
 from omendb_kernels.contract import CodeRows
 from omendb_kernels.graph import twins
 
+pytestmark = pytest.mark.heavy
+
 MARGIN = 0.035  # of a recall measured on 200 queries, the beam tuned on 16 to 100 rows
 QUERIES = 200
 N = 5_200
