@@ -118,7 +118,7 @@ class Demo:
         longest = sorted(report.phases.items(), key=lambda phase: -phase[1])[:3]
         lines = [f"{len(db):,} rows in {_seconds(report.seconds)}: {_rate(report.rows_per_second)} rows/s"]
         if longest:
-            lines.append("the graph's longest phases: " + ", ".join(f"{phase} {_seconds(taken)}" for phase, taken in longest))
+            lines.append("longest: " + ", ".join(f"{phase} {_seconds(taken)}" for phase, taken in longest))
         if report.recall is not None:
             lines.append(f"beam {report.beam}: reached recall@10 {report.recall:.3f} on rows held back for the purpose")
         self.say("build", *lines)
@@ -141,7 +141,7 @@ class Demo:
             raise WrongAnswer("the certified search and the full float64 scan disagree")
         self.say(
             "exact",
-            f"{proof.queries:,} queries half-way from a word to its fifth neighbour (no stored row)",
+            f"{proof.queries:,} queries, half-way from a word to its fifth neighbour",
             f"{proof.certified_first / proof.queries:.1%} proved exact at the first try, the rest by a wider look",
             f"{proof.rows_per_query.mean():.1f} of {len(db):,} rows re-ranked per query to be sure of {self.k}",
             f"{CHECKED} of the answers against a full float64 scan: {self._good('identical')}, ids and bits",
