@@ -155,7 +155,7 @@ def test_recall_is_what_was_asked(rng, make, n, d, metric):
 
 
 def test_more_recall_when_more_is_asked(rng):
-    rows = clustered(rng, 6_400, 32)
+    rows = gaussian(rng, 6_400, 32)  # hard enough that both beams are above the least
     low, points, _ = build_graph(rows[:6_000], recall=0.8)
     high, _, _ = build_graph(points, recall=0.99)
     assert (high.neighbours == low.neighbours).all()

@@ -31,6 +31,7 @@ Progress = Callable[[str, int, int], None]
 
 SAMPLE, SAMPLE_SHARE, LEAST_SAMPLE, SAMPLE_ITEM = 256, 50, 16, 4  # rows held back: at most 256, one in 50; their hash
 TUNED_K = 10
+LEAST_BEAM = 20  # a pool of little more than k rests on luck where many queries are alike
 UNTUNED_BEAM = 64  # at least, where too few rows could be held back
 LADDER = 1.15  # each beam tried is so much larger than the one before
 
@@ -137,14 +138,14 @@ def fill_lists(
 
 
 def _tuned(graph: Graph, points: PointSet, held: Int32s, there: NDArray[np.bool_], recall: float, threads: int) -> Graph:
-    """The graph with the smallest beam of a ladder that reaches this recall@10 on the rows held back.
+    """The graph with the smallest beam of a ladder, from LEAST_BEAM on, that reaches this recall@10 on the rows held back.
 
     It is reached where the mean is above it by its own standard error: the sample is small.
     """
     queries = points.vectors[held.astype(np.int64)]
     k = min(TUNED_K, int(there.sum()))
     truth, _, _ = exact_search.search(points, queries, k, there, exact=True, threads=threads)
-    beam = k
+    beam = LEAST_BEAM
     while True:
         distances, _, _ = search(graph, points, queries, k, None, beam, threads=threads)
         hits: list[int] = (distances <= truth[:, -1:]).sum(axis=1).tolist()
