@@ -260,7 +260,7 @@ def test_rows_unlike_all_before_them(rng):
 SHARES = [0.5, 0.1, 0.01, 0.001, 0.00001, 0.0]
 
 
-@pytest.mark.parametrize("n", [12_000, pytest.param(200_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("n", [14_000, pytest.param(200_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("walks", [False, True])
 def test_masks_of_every_size(rng, monkeypatch, n, walks):
     if walks:
