@@ -1,7 +1,7 @@
 """Short ascending lists of keys, NO_KEY behind: insertion without a branch.
 
 A list is passed over once, eight keys an instruction: what is smaller stays, the rest moves up by one, the key falls between.
-Against a binary search and a loop that shifts: 13 ns to 45 ns an insertion into 64 keys.
+No branch depends on where the key belongs, so none is mispredicted.
 """
 
 from __future__ import annotations
