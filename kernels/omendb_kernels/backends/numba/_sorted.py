@@ -1,7 +1,7 @@
 """Short ascending lists of keys, NO_KEY behind: insertion without a branch.
 
 A list is passed over once, eight keys an instruction: what is smaller stays, the rest moves up by one, the key falls between.
-No branch depends on where the key belongs, so none is mispredicted.
+No branch depends on where the key belongs, so none is mispredicted. Long lists are halved first.
 """
 
 from __future__ import annotations
@@ -10,29 +10,37 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._rows import JIT
 
 _LANES = 8
+_SHORT = 8  # vectors that are passed over rather than halved
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _KEYS = ir.VectorType(_I64, _LANES)
 
 
 @intrinsic
-def _shift_in(typingctx, keys, key, steps):  # type: ignore[no-untyped-def]
-    """Put `key` into keys[: 8 * steps], ascending, the last one leaving; the list stays as it is where it holds the key."""
+def _shift_in(typingctx, keys, key, first, last):  # type: ignore[no-untyped-def]
+    """Put `key` into keys[8 * first : 8 * last], ascending, the last one leaving; intp: how many of them are up to `key`.
+
+    The list stays as it is where it holds the key.
+    """
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         undefined = ir.Constant(_KEYS, ir.Undefined)
         lane = builder.insert_element(undefined, arguments[1], _I32(0))
         new = builder.shuffle_vector(lane, undefined, ir.Constant(ir.VectorType(_I32, _LANES), [0] * _LANES))
+        bits = ir.IntType(_LANES)
+        count = cgutils.get_or_insert_function(builder.module, ir.FunctionType(bits, [bits]), f"llvm.ctpop.i{_LANES}")
         before, loop, after = builder.block, builder.append_basic_block("keys"), builder.append_basic_block("in")
         builder.branch(loop)
         builder.position_at_end(loop)
-        step, below = builder.phi(_I64), builder.phi(_KEYS)
-        step.add_incoming(_I64(0), before)
+        step, below, smaller = builder.phi(_I64), builder.phi(_KEYS), builder.phi(_I64)
+        step.add_incoming(arguments[2], before)
+        smaller.add_incoming(_I64(0), before)
         below.add_incoming(ir.Constant(_KEYS, [-(2**63)] * _LANES), before)
         place = builder.bitcast(builder.gep(data, [builder.mul(step, _I64(_LANES))]), _KEYS.as_pointer())
         own = builder.load(place)
@@ -42,15 +50,17 @@ def _shift_in(typingctx, keys, key, steps):  # type: ignore[no-untyped-def]
         previous = builder.shuffle_vector(below, own, shuffle)
         here = builder.icmp_signed(">=", new, previous)
         moved = builder.select(here, new, previous)
-        builder.store(builder.select(builder.icmp_signed("<=", own, new), own, moved), place).align = 8
+        stays = builder.icmp_signed("<=", own, new)
+        builder.store(builder.select(stays, own, moved), place).align = 8
+        counted = builder.add(smaller, builder.zext(builder.call(count, [builder.bitcast(stays, bits)]), _I64))
         following = builder.add(step, _I64(1))
-        step.add_incoming(following, loop)
-        below.add_incoming(own, loop)
-        builder.cbranch(builder.icmp_signed("<", following, arguments[2]), loop, after)
+        for phi, value in ((step, following), (below, own), (smaller, counted)):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, arguments[3]), loop, after)
         builder.position_at_end(after)
-        return context.get_dummy_value()
+        return counted
 
-    return types.void(keys, types.int64, types.intp), codegen
+    return types.intp(keys, types.int64, types.intp, types.intp), codegen
 
 
 @njit(**JIT)
@@ -65,7 +75,7 @@ def insert_sorted(keys: Any, key: Any) -> None:
         if _holds(keys, key, whole):
             return
         carried = keys[whole - 1]
-        _shift_in(keys, key, whole // 8)
+        _shift_in(keys, key, 0, whole // 8)
     for i in range(whole, width):
         if carried == keys[i]:
             return
@@ -79,3 +89,16 @@ def _holds(keys: Any, key: Any, count: Any) -> Any:
     for i in range(count):
         found |= keys[i] == key
     return found
+
+
+@njit(**JIT)
+def place_in(keys: Any, key: Any) -> Any:
+    """Put `key`, which is not there, into the ascending `keys` of whole vectors of eight; the last one leaves. Its place."""
+    first, left = 0, len(keys) // 8
+    last = left
+    while left > _SHORT:
+        half = left >> 1
+        if keys[(first + half) * 8 - 1] < key:
+            first += half
+        left -= half
+    return first * 8 + _shift_in(keys, key, first, last)

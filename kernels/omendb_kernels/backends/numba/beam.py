@@ -1,8 +1,10 @@
-"""beam: best-first search of the graph, one query at a time: a sorted pool, a bit a node for what was seen.
+"""beam: best-first search of the graph: a sorted pool, a bit a node for what was seen.
 
-A search waits for memory more than it computes: the codes of all neighbours not yet seen are asked for before the first is
-scored, and so are the lists of the nodes that will probably be expanded next. Inside, a key is (distance << 32) | (node << 1)
-| expanded, so that one array is the whole state. About 12 to 20 distances a place of the pool.
+A search waits for memory more than it computes, and each step needs the one before. So a thread keeps IN_FLIGHT searches
+going at once, in rounds of two halves: first every search reads the lists that it asked for and asks for the codes of all
+neighbours not yet seen, then every search scores them and asks for its next lists. What one has asked for arrives while the
+others compute. Inside, a key is (distance << 32) | (node << 1) | expanded, so that one array is the whole state. About 12 to
+20 distances a place of the pool.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from ...contract import NO_KEY, CodeRows, Int32s, Int64s
 from ...parallel import blocks, run
 from ._codes import prefetch, query_shift, readable_codes, shifted_dot
 from ._rows import JIT, unlocked
+from ._scores import NO_SCORE, WIDTH, below
+from ._sorted import place_in
 
-BLOCK = 16  # queries a task: they share the scratch memory
-SCANNED = 64  # places of the pool that are counted through rather than halved: no branch to mispredict
+IN_FLIGHT = 4
+BLOCK = 32  # queries a task: they share the scratch memory
+TOUCHED = 4096  # nodes a search may see before its notes are made larger
+KEY_LANES = 8  # a pool is made of whole vectors
 
 
 def beam(
@@ -26,101 +32,136 @@ def beam(
 ) -> Int64s:
     """See contract.py."""
     own, others = readable_codes(queries), readable_codes(points)
-    neighbours, entries = unlocked(neighbours), unlocked(entries)
+    lists, starts = (unlocked(ids).view(np.uint32) for ids in (neighbours, entries))  # no sign: -1 is beyond all nodes
     m = len(queries.codes)
-    pool = np.full((m, beam), NO_KEY, np.int64)
+    pools = np.full((m, beam), NO_KEY, np.int64)
     size = max(1, min(BLOCK, -(-m // threads)))
-    run(lambda part: _beam(*own, *others, neighbours, entries, width, *part, pool), blocks(m, size), threads)
-    return pool
+    run(lambda part: search_lists(*own, *others, lists, starts, width, *part, pools), blocks(m, size), threads)
+    return pools
 
 
 @njit(**JIT)
-def _beam(
-    query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, neighbours: Any, entries: Any,
+def search_lists(
+    query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, lists: Any, entries: Any,
     width: Any, first: Any, last: Any, pools: Any,
 ) -> None:  # fmt: skip
-    n, degree = neighbours.shape
+    """`beam` for queries first..last; lists and entries as uint32."""
+    flights = min(IN_FLIGHT, last - first)
     capacity = pools.shape[1]
-    seen = np.zeros((n + 63) // 64, np.uint64)
-    touched = np.empty(1024, np.int32)
-    pool = np.empty(capacity, np.int64)
-    fresh = np.empty(max(entries.shape[1], degree * width) + 1, np.int64)
-    for q in range(first, last):
-        query = query_codes[q]
-        norm = np.int32(query_norms[q] + np.int32(2) * query_shift(query))
-        size, marks, cursor, count = 0, 0, 0, 0
-        for j in range(entries.shape[1]):
-            fresh[count] = entries[q, j]
-            count += np.int64(entries[q, j] >= 0)
-        while True:
-            unseen = _unseen(fresh, count, seen)
-            for j in range(unseen):
-                prefetch(codes, fresh[j])
-            for place in range(cursor, min(cursor + width, size)):
-                prefetch(neighbours, (pool[place] & 0xFFFFFFFF) >> 1)
-            if marks + unseen > len(touched):
-                larger = np.empty(2 * (marks + unseen), np.int32)
-                larger[:marks] = touched[:marks]
-                touched = larger
-            for j in range(unseen):
-                node = fresh[j]
-                touched[marks] = node
-                marks += 1
-                dot = shifted_dot(query, codes[node])
+    most = (max(entries.shape[1], lists.shape[1] * width) + WIDTH - 1) // WIDTH * WIDTH
+    seen = np.zeros((flights, len(lists) // 64 + 1), np.uint64)
+    touched = np.empty((flights, TOUCHED), np.uint32)
+    keys = np.empty((flights, (capacity + KEY_LANES - 1) // KEY_LANES * KEY_LANES), np.int64)
+    fresh, chosen = np.empty((flights, most), np.uint32), np.empty((flights, width), np.uint32)
+    asked, marks = np.zeros(flights, np.int64), np.zeros(flights, np.int64)
+    cursors, taken = np.zeros(flights, np.int64), np.zeros(flights, np.int64)
+    query_of, shifts = np.full(flights, -1, np.int64), np.empty(flights, np.int32)
+    scores, places = np.empty(most, np.int32), np.empty(most, np.int32)
+    waiting, active = first, 0
+    while waiting < last or active:
+        for s in range(flights):
+            count = 0
+            if query_of[s] >= 0:
+                for i in range(taken[s]):
+                    count = _unseen(lists[np.uint64(chosen[s, i])], seen[s], len(lists), fresh[s], count)
+            elif waiting < last:
+                q = query_of[s] = waiting
+                waiting, active = waiting + 1, active + 1
+                shifts[s] = query_norms[q] + np.int32(2) * query_shift(query_codes[q])
+                keys[s, :], marks[s], cursors[s] = NO_KEY, 0, 0
+                seen[s, -1] |= np.uint64(1) << np.uint64(len(lists) & 63)
+                count = _unseen(entries[q], seen[s], len(lists), fresh[s], 0)
+            asked[s] = count
+            for j in range(count):
+                prefetch(codes, np.int64(fresh[s, j]))
+        for s in range(flights):
+            q, count = query_of[s], asked[s]
+            if q < 0:
+                continue
+            while marks[s] + count > touched.shape[1]:
+                touched = _wider(touched)
+            for j in range(count):
+                node = np.uint64(fresh[s, j])
+                touched[s, marks[s] + j] = np.uint32(node)
+                dot = shifted_dot(query_codes[q], codes[node])
                 if len(query_wide):
                     dot = np.int32(dot + query_wide[q] * wide[node])
-                key = (np.int64(np.int32(norm + norms[node] - np.int32(2) * dot)) << 32) | (node << 1)
-                if size < capacity or key < pool[capacity - 1]:
-                    place = _insert(pool, size, key)
-                    size = min(size + 1, capacity)
-                    cursor = min(cursor, place)
-            count, taken = 0, 0
-            while cursor < size and taken < width:
-                key = pool[cursor]
-                if key & 1 == 0:
-                    pool[cursor] = key | 1
-                    taken += 1
-                    node = (key & 0xFFFFFFFF) >> 1
-                    for j in range(degree):
-                        fresh[count] = neighbours[node, j]
-                        count += np.int64(neighbours[node, j] >= 0)
-                cursor += 1
-            if taken == 0:
-                break
-        for j in range(marks):
-            seen[touched[j] >> 6] = np.uint64(0)
-        for j in range(size):
-            pools[q, j] = (pool[j] & -4294967296) | ((pool[j] & 0xFFFFFFFF) >> 1)
+                scores[j] = shifts[s] + norms[node] - np.int32(2) * dot
+            marks[s] += count
+            cursors[s] = min(cursors[s], _into(keys[s], capacity, fresh[s], scores, count, places))
+            cursors[s], taken[s] = _choose(keys[s], capacity, cursors[s], width, chosen[s], lists)
+            if taken[s] == 0:
+                for j in range(marks[s]):
+                    seen[s, touched[s, j] >> np.uint32(6)] = np.uint64(0)
+                _give(keys[s], pools[q])
+                query_of[s], active = -1, active - 1
 
 
 @njit(**JIT)
-def _unseen(fresh: Any, count: Any, seen: Any) -> Any:
-    """Mark the `count` first nodes as seen; those that were not before come to the front, and their number back."""
-    unseen = 0
-    for j in range(count):
-        node = fresh[j]
-        bit = np.uint64(1) << np.uint64(node & 63)
-        word = seen[node >> 6]
-        seen[node >> 6] = word | bit
-        fresh[unseen] = node
-        unseen += np.int64(word & bit == 0)
-    return unseen
+def _unseen(row: Any, seen: Any, n: Any, fresh: Any, count: Any) -> Any:
+    """The nodes of a list that were not seen before go to fresh[count:] and are seen; gives the new count.
+
+    -1, as a number without sign, counts as node n, which is seen from the beginning.
+    """
+    at = np.uint64(count)
+    for j in range(np.uint64(len(row))):
+        node = min(np.uint64(row[j]), np.uint64(n))
+        bit = np.uint64(1) << (node & np.uint64(63))
+        word = seen[node >> np.uint64(6)]
+        seen[node >> np.uint64(6)] = word | bit
+        fresh[at] = np.uint32(node)
+        at += np.uint64(word & bit == 0)
+    return np.int64(at)
 
 
 @njit(**JIT)
-def _insert(pool: Any, size: Any, key: Any) -> Any:
-    """Put `key` into the ascending pool, the largest leaving when it is full; gives its place."""
-    low, left = 0, size
-    while left > SCANNED:
-        half = left >> 1
-        if pool[low + half] < key:
-            low += half
-        left -= half
-    smaller = 0
-    for i in range(left):
-        smaller += np.int64(pool[low + i] < key)
-    low += smaller
-    for i in range(min(size, len(pool) - 1), low, -1):
-        pool[i] = pool[i - 1]
-    pool[low] = key
-    return low
+def _into(keys: Any, capacity: Any, fresh: Any, scores: Any, count: Any, places: Any) -> Any:
+    """The `count` first scores into the pool, as far as they belong there; gives the first place that changed."""
+    steps = (count + WIDTH - 1) // WIDTH
+    scores[count : steps * WIDTH] = NO_SCORE
+    changed = capacity
+    # Most are refused: sixteen at a time, then those that are left one by one.
+    bound = np.int32(min(keys[capacity - 1] >> 32, np.int64(NO_SCORE - 1)))
+    for i in range(below(scores, steps, bound, places)):
+        j = np.uint64(places[i])
+        key = (np.int64(scores[j]) << 32) | (np.int64(fresh[j]) << 1)
+        if key < keys[capacity - 1]:
+            changed = min(changed, place_in(keys, key))
+    return changed
+
+
+@njit(**JIT)
+def _choose(keys: Any, capacity: Any, cursor: Any, width: Any, chosen: Any, lists: Any) -> Any:
+    """The `width` nearest nodes not yet expanded are marked and their lists asked for; gives the new cursor and their number.
+
+    All before the cursor is expanded. The lists of as many nodes behind are asked for too: they are probably next.
+    """
+    taken = 0
+    while cursor < capacity and keys[cursor] != NO_KEY and taken < width:
+        key = keys[cursor]
+        if key & 1 == 0:
+            keys[cursor] = key | 1
+            chosen[taken] = np.uint32((key & 0xFFFFFFFF) >> 1)
+            prefetch(lists, np.int64(chosen[taken]))
+            taken += 1
+        cursor += 1
+    for place in range(cursor, min(cursor + width, capacity)):
+        if keys[place] != NO_KEY:
+            prefetch(lists, (keys[place] & 0xFFFFFFFF) >> 1)
+    return cursor, taken
+
+
+@njit(**JIT)
+def _give(keys: Any, pool: Any) -> None:
+    for j in range(len(pool)):
+        key = keys[j]
+        if key == NO_KEY:
+            break
+        pool[j] = (key & -4294967296) | ((key & 0xFFFFFFFF) >> 1)
+
+
+@njit(**JIT)
+def _wider(touched: Any) -> Any:
+    wider = np.empty((touched.shape[0], 2 * touched.shape[1]), np.uint32)
+    wider[:, : touched.shape[1]] = touched
+    return wider

@@ -11,10 +11,12 @@ from ...arrays import Rows
 from ...contract import NO_KEY, Float32s, Float64s, Int32s, Int64s
 from ...keys import distances_of
 from ...parallel import blocks, run
+from ._codes import prefetch
 from ._heap import bits_to_float, ordered_bits, replace_root
 from ._rows import JIT, distance, lane_dot, readable, unlocked
 
 COSINE = 1
+AHEAD = 2  # candidates whose vectors are asked for before they are needed
 
 
 def rerank(
@@ -56,6 +58,10 @@ def _rerank(
         heap = keys[q]
         limit = np.inf
         for c in range(candidates.shape[1]):
+            if c + AHEAD < candidates.shape[1]:
+                coming = np.int64(candidates[q, c + AHEAD])
+                if coming >= 0 and (lower.shape[1] == 0 or lower[q, c + AHEAD] <= limit):
+                    prefetch(data, coming)
             row = np.int64(candidates[q, c])
             # A value just above the k-th distance may round down to it: only beyond the next float32 is it out.
             if row < 0 or (lower.shape[1] > 0 and lower[q, c] > limit):
