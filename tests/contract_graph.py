@@ -215,7 +215,7 @@ def make_beam(rng: Generator, case: Any) -> Call:
     sizes = {"one node": 1, "no nodes": 0, "many nodes": int(rng.integers(1100, 1400)), "blocks": int(rng.choice(BLOCKS)),
              "beam blocks": 140}  # fmt: skip
     n = sizes.get(case.name, rows_for(case.dim))
-    m = {"no queries": 0, "one query": 1, "many nodes": 2, "no nodes": 2}.get(case.name, 5)
+    m = {"no queries": 0, "one query": 1, "many nodes": 2, "no nodes": 2, "many queries": 37}.get(case.name, 5)
     beam = {"beam one": 1, "beam over": n + 3, "many nodes": n, "beam blocks": int(rng.choice([64, 65, 128, 129])),
             "chain": n}.get(case.name, int(rng.integers(1, 12)))  # fmt: skip
     width = int(rng.choice([1, 2, 4, 8]))
@@ -271,5 +271,5 @@ NAMES: dict[str, tuple[str, ...]] = {
               "all holes", "width one", "width over"),
     "beam": ("ties", "duplicates", "zeros", "largest", "one node", "no nodes", "no queries", "one query", "no entries",
              "entries none", "many entries", "no neighbours", "degree one", "chain", "self loops", "repeats", "holes",
-             "empty lists", "unreachable", "many nodes", "blocks", "beam blocks", "beam one", "beam over"),
+             "empty lists", "unreachable", "many nodes", "many queries", "blocks", "beam blocks", "beam one", "beam over"),
 }  # fmt: skip

@@ -65,8 +65,38 @@ class CodeRows(NamedTuple):
         return CodeRows(self.codes[rows], self.norms[rows], None if self.wide is None else self.wide[rows])
 
 
+class SearchPlan(NamedTuple):
+    """All that a search of a graph reads when every row is allowed and is in the graph: what `few` prepares itself for.
+
+    metric: the number in METRICS. vectors, lengths, codes: of the rows, codes as queries are compared with them. offset,
+    signs, scale, lossless: of the codec. router, entrance: rows a search may enter by, and their codes. neighbours, width:
+    of the graph. twin_heads, twin_rows: pairs of (node, further row of equal code), ordered; most_twins: looked at a query,
+    or k if that is more.
+    """
+
+    metric: int
+    vectors: Rows
+    lengths: Float64s | None
+    codes: CodeRows
+    offset: Float32s
+    signs: Int8s | None
+    scale: float
+    lossless: bool
+    router: Int32s
+    entrance: CodeRows
+    neighbours: Int32s
+    width: int
+    twin_heads: Int32s
+    twin_rows: Int32s
+    most_twins: int
+
+
 class Backend(Protocol):
-    """The functions of a backend module. `threads` never changes an answer."""
+    """The functions of a backend module. `threads` never changes an answer.
+
+    A backend may have one more, a shortcut for few queries that gives nothing new (graph/search.py composes the same of the
+    others): few(plan) -> search(queries float64 (m, d), k, beam) -> distances (m, k), ids (m, k), rows found (m,).
+    """
 
     NAME: str
 

@@ -82,6 +82,11 @@ class Graph:
         return self._entrances[kind]
 
     @functools.cached_property
+    def shortcut(self) -> dict[str, Any]:
+        """What search.py last prepared for few queries: (points, ops, search) under one name, so that threads see all or none."""
+        return {}
+
+    @functools.cached_property
     def _entrances(self) -> dict[bool, CodeRows]:
         return {}
 

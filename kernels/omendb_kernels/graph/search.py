@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from .. import exact as exact_search
 from ..arrays import Rows
 from ..codec import QueryCodes, lower_bounds
-from ..contract import NO_KEY, Backend, CodeRows, Float32s, Int32s, Int64s
+from ..contract import NO_KEY, Backend, CodeRows, Float32s, Int32s, Int64s, SearchPlan
 from ..dispatch import backend
 from ..keys import unpack
+from ..metrics import METRICS
 from ..parallel import blocks
 from .graph import MAX_BEAM, Graph, Twins
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..points import PointSet
 
 QUERY_BLOCK = 1024
+FEW = 4  # fewer queries are searched in one call, where the backend has it: around the ops goes more time than in them
 SCAN_PER_PLACE = 160  # rows that a scan passes in the time of one place of a pool (docs/decisions.md)
 ENOUGH = 0.5  # of the pool that was asked for: fewer allowed rows found, and the query is scanned
 BOUNDED = 1 << 17  # values of all candidates: for fewer, computing their bounds costs more than it saves
@@ -63,6 +65,10 @@ def search(
     m = len(queries)
     wanted = beam_for(graph, k, beam)
     report = GraphSearch(wanted)
+    if m < FEW and mask is None and len(points) == graph.rows:
+        found = _few(graph, points, queries, k, wanted)
+        if found is not None:
+            return *found, report
     allowed = None if mask is None else mask[: graph.rows]
     count = graph.present if allowed is None else int(np.count_nonzero(allowed))
     if mask is not None and count <= math.sqrt(SCAN_PER_PLACE * wanted * graph.present):
@@ -80,6 +86,29 @@ def search(
         near, places, _ = exact_search.search(tail, queries, k, late, exact=True, threads=threads)
         distances, ids = _merged(distances, ids, near, np.where(places < 0, -1, places + graph.rows))
     return distances, ids, report
+
+
+def _few(graph: Graph, points: PointSet, queries: Rows, k: int, beam: int) -> tuple[Float32s, Int64s] | None:
+    """The answer by the backend's shortcut; None where it has none, or a query found too few rows."""
+    ops = backend()
+    if not hasattr(ops, "few"):
+        return None
+    known, owner, search = graph.shortcut.get("few", (None, None, None))
+    if known is not points or owner is not ops:
+        search = ops.few(_plan(graph, points))
+        graph.shortcut["few"] = (points, ops, search)
+    distances, ids, found = search(queries.float32().astype(np.float64), k, beam)
+    return (distances, ids) if (found >= min(k, graph.present)).all() else None
+
+
+def _plan(graph: Graph, points: PointSet) -> SearchPlan:
+    codec, twins, none = points.codec, graph.twins, np.empty(0, np.int32)
+    assert codec is not None
+    return SearchPlan(
+        METRICS[points.metric].code, points.vectors, points.lengths, points.scanned, codec.offset, codec.signs, codec.scale,
+        codec.lossless, graph.router, graph.entrance(points.scanned), graph.neighbours, graph.settings.width,
+        none if twins is None else twins.heads, none if twins is None else twins.rows, MAX_TWINS,
+    )  # fmt: skip
 
 
 def _block(

@@ -3,6 +3,7 @@
 from .beam import beam
 from .distances import pairwise
 from .encode import encode, lengths
+from .few import few
 from .link import link, score
 from .nearest import nearest
 from .pick import pick
@@ -15,6 +16,7 @@ __all__ = [
     "NAME",
     "beam",
     "encode",
+    "few",
     "lengths",
     "link",
     "nearest",

@@ -23,7 +23,7 @@ from ._sorted import place_in
 
 IN_FLIGHT = 4
 BLOCK = 32  # queries a task: they share the scratch memory
-TOUCHED = 4096  # nodes a search may see before its notes are made larger
+TOUCHED = 1024  # nodes a search may see before its notes are made larger
 KEY_LANES = 8  # a pool is made of whole vectors
 
 

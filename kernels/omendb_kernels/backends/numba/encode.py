@@ -47,14 +47,14 @@ def encode(
 
     def part(bounds: tuple[int, int]) -> None:
         first, last = bounds
-        _encode(data, divisors, offset, flips, size, starts[0], starts[1], scales, first, last, codes, norms, errors)
+        encode_rows(data, divisors, offset, flips, size, starts[0], starts[1], scales, first, last, codes, norms, errors)
 
     run(part, blocks(n, BLOCK), threads)
     return codes, norms, errors
 
 
 @njit(**JIT)
-def _encode(
+def encode_rows(
     data: Any, divisors: Any, offset: Any, signs: Any, size: Any, starts0: Any, starts1: Any, scales: Any,
     first: Any, last: Any, codes: Any, norms: Any, errors: Any,
 ) -> None:  # fmt: skip
@@ -67,8 +67,8 @@ def _encode(
         for j in range(dim):
             y[j] = y[j] / divisor - np.float64(offset[j])
         if size:
-            _rotate(y, signs[0], starts0, size)
-            _rotate(y, signs[1], starts1, size)
+            rotate(y, signs[0], starts0, size)
+            rotate(y, signs[1], starts1, size)
         scale = scales[i] if len(scales) > 1 else scales[0]
         norm = np.int32(0)
         for j in range(dim):
@@ -81,7 +81,7 @@ def _encode(
 
 
 @njit(**JIT)
-def _rotate(y: Any, signs: Any, starts: Any, size: Any) -> None:
+def rotate(y: Any, signs: Any, starts: Any, size: Any) -> None:
     """One pass of codec.rotate, in place."""
     for j in range(len(y)):
         y[j] *= np.float64(signs[j])

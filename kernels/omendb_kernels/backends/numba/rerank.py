@@ -40,7 +40,7 @@ def rerank(
     keys = np.full((m, k), NO_KEY, np.int64)
 
     def part(block: tuple[int, int]) -> None:
-        _rerank(values, data, chosen, bounds, sizes, metric, block[0], block[1], keys)
+        rerank_rows(values, data, chosen, bounds, sizes, metric, block[0], block[1], keys)
 
     run(part, blocks(m, max(1, -(-m // (4 * threads)))), threads)
     keys.sort(axis=1)
@@ -48,7 +48,7 @@ def rerank(
 
 
 @njit(**JIT)
-def _rerank(
+def rerank_rows(
     queries: Any, data: Any, candidates: Any, lower: Any, lengths: Any, metric: Any, first: Any, last: Any,
     keys: Any,
 ) -> None:  # fmt: skip

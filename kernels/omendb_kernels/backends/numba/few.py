@@ -1,0 +1,151 @@
+"""few: the whole search of a graph for a few queries in one call: encode, router, beam, exact distances.
+
+The same kernels one after another, so the same bits; but one query costs 20 us in them and would cost 100 us around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from ...codec import padded_dim, rotation_blocks
+from ...contract import NO_KEY, Float32s, Float64s, Int64s, SearchPlan
+from ._codes import readable_codes
+from ._heap import bits_to_float, ordered_bits, replace_root
+from ._rows import JIT, lane_dot, readable, unlocked
+from .beam import search_lists
+from .encode import encode_rows, rotate
+from .nearest import scan_rows
+from .rerank import COSINE, rerank_rows
+
+IP = 2
+
+
+def few(plan: SearchPlan) -> Callable[[Float64s, int, int], tuple[Float32s, Int64s, Int64s]]:
+    """See contract.py."""
+    size, passes = rotation_blocks(plan.offset.size) if plan.signs is not None else (0, [[], []])
+    turn = (
+        np.empty((2, 0), np.int8) if plan.signs is None else unlocked(plan.signs),
+        size,
+        *(np.array(part, np.int64) for part in passes),
+    )
+    coding = (unlocked(plan.offset), plan.scale, plan.lossless, padded_dim(plan.offset.size))
+    router = (unlocked(plan.router), *readable_codes(plan.entrance)[:2])
+    lists = (*readable_codes(plan.codes)[:2], unlocked(plan.neighbours).view(np.uint32), plan.width)
+    twins = (unlocked(plan.twin_heads), unlocked(plan.twin_rows), plan.most_twins)
+    rows = (readable(plan.vectors), np.empty(0) if plan.lengths is None else unlocked(plan.lengths), plan.metric)
+
+    def search(queries: Float64s, k: int, beam: int) -> tuple[Float32s, Int64s, Int64s]:
+        m = len(queries)
+        distances, ids, found = np.empty((m, k), np.float32), np.empty((m, k), np.int64), np.empty(m, np.int64)
+        _few(queries, *turn, *coding, *router, *lists, *twins, *rows, beam, distances, ids, found)
+        return distances, ids, found
+
+    return search
+
+
+@njit(**JIT)
+def _few(
+    queries: Any, signs: Any, size: Any, starts0: Any, starts1: Any, offset: Any, scale: Any, lossless: Any, code_dim: Any,
+    router: Any, router_codes: Any, router_norms: Any, codes: Any, norms: Any, lists: Any, width: Any,
+    twin_heads: Any, twin_rows: Any, most_twins: Any, vectors: Any, lengths: Any, metric: Any,
+    beam: Any, distances: Any, ids: Any, found: Any,
+) -> None:  # fmt: skip
+    m, dim = queries.shape
+    query_codes, query_norms, errors = np.zeros((m, code_dim), np.int8), np.empty(m, np.int32), np.empty(m)
+    scales, divisors = np.full(max(m, 2), scale), np.empty(m if metric == COSINE else 0)
+    whole = np.zeros(m, np.bool_)
+    for q in range(m):
+        whole[q] = lossless and _is_code(queries[q], np.float64(offset[0]))
+        if metric == COSINE:
+            divisors[q] = np.sqrt(lane_dot(queries[q], queries[q]))
+        elif metric == IP:
+            scales[q] = 1.0 if whole[q] else _own_scale(queries[q], signs, size, starts0, starts1)
+    centre = np.zeros(dim, np.float32) if metric == IP else offset
+    encode_rows(queries, divisors, centre, signs, size, starts0, starts1, scales, 0, m, query_codes, query_norms, errors)
+    if metric == IP:
+        query_norms[:] = 0
+    nothing, everyone, unknown = np.empty(0, np.int32), np.empty(0, np.bool_), np.empty((m, 0))
+    best, entries = np.full((m, 1), NO_KEY, np.int64), np.empty((m, 1), np.uint32)
+    scan_rows(
+        query_codes, query_norms, nothing, router_codes, router_norms, nothing, everyone, 0, m, 0, len(router), best
+    )  # fmt: skip
+    for q in range(m):
+        entries[q, 0] = router[best[q, 0] & 0xFFFFFFFF]
+    pools = np.full((m, beam), NO_KEY, np.int64)
+    search_lists(query_codes, query_norms, nothing, codes, norms, nothing, lists, entries, width, 0, m, pools)
+    keys = np.full((m, ids.shape[1]), NO_KEY, np.int64)
+    for q in range(m):
+        pool = pools[q] if len(twin_heads) == 0 else _with_twins(pools[q], twin_heads, twin_rows, max(most_twins, ids.shape[1]))
+        found[q] = len(pool)
+        while found[q] and pool[found[q] - 1] == NO_KEY:
+            found[q] -= 1
+        if whole[q]:
+            _keep_scores(pool[: found[q]], 0.5 if metric == IP else 1.0, keys[q])
+        else:
+            chosen = np.empty((1, found[q]), np.int32)
+            chosen[0] = (pool[: found[q]] & 0xFFFFFFFF).astype(np.int32)
+            rerank_rows(queries[q : q + 1], vectors, chosen, unknown, lengths, metric, 0, 1, keys[q : q + 1])
+        keys[q].sort()
+        for j in range(keys.shape[1]):
+            there = keys[q, j] != NO_KEY
+            distances[q, j] = bits_to_float(keys[q, j] >> 32) if there else np.float32(np.inf)
+            ids[q, j] = keys[q, j] & 0xFFFFFFFF if there else -1
+
+
+@njit(**JIT)
+def _is_code(query: Any, offset: Any) -> Any:
+    """codec.exactly_coded of one query."""
+    inside = True
+    for value in query:
+        inside &= value == np.rint(value) and offset - 128.0 <= value <= offset + 127.0
+    return inside
+
+
+@njit(**JIT)
+def _own_scale(query: Any, signs: Any, size: Any, starts0: Any, starts1: Any) -> Any:
+    """codec.query_scales of one query that is not a code."""
+    turned = query.copy()
+    if size:
+        rotate(turned, signs[0], starts0, size)
+        rotate(turned, signs[1], starts1, size)
+    wanted = np.abs(turned).max() / 127.0
+    scale = np.float32(wanted)
+    if np.float64(scale) < wanted:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return max(np.float64(scale), 2.0**-126)
+
+
+@njit(**JIT)
+def _with_twins(pool: Any, heads: Any, rows: Any, most: Any) -> Any:
+    """The keys of a pool, then those of further rows of its nodes, at most `most`, then NO_KEY."""
+    size = len(pool)
+    while size and pool[size - 1] == NO_KEY:
+        size -= 1
+    firsts = np.searchsorted(heads, (pool[:size] & 0xFFFFFFFF).astype(np.int32), side="left")
+    more = 0
+    for i in range(size):
+        place = firsts[i]
+        while place < len(heads) and heads[place] == pool[i] & 0xFFFFFFFF and more < most:
+            place, more = place + 1, more + 1
+    out = np.empty(size + more, np.int64)
+    out[:size] = pool[:size]
+    for i in range(size):
+        place = firsts[i]
+        while size < len(out) and place < len(heads) and heads[place] == pool[i] & 0xFFFFFFFF:
+            out[size] = (pool[i] & -4294967296) | np.int64(rows[place])
+            place, size = place + 1, size + 1
+    return out
+
+
+@njit(**JIT)
+def _keep_scores(pool: Any, factor: Any, heap: Any) -> None:
+    """Scores that are the distances, times a factor, into a full heap."""
+    for key in pool:
+        distance = np.float32(np.float64(key >> 32) * factor) + np.float32(0.0)
+        key = (ordered_bits(distance) << 32) | (key & 0xFFFFFFFF)
+        if key < heap[0]:
+            replace_root(heap, key)
