@@ -14,6 +14,8 @@ import typer  # noqa: E402
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Data = Annotated[Path | None, typer.Option(help="A folder of data sets; without it the shipped word vectors.")]
+Threads = Annotated[str, typer.Option(help="Thread counts, for building and for searching, separated by commas.")]
+Out = Annotated[Path | None, typer.Option(help="Write everything measured as JSON.")]
 
 
 @app.callback()
@@ -32,15 +34,39 @@ def exact(data: Data = None, oracle: int = 20, rounds: int = 15) -> None:
 @app.command()
 def ann(
     data: Data = None,
-    peers: Annotated[str, typer.Option(help="Of hnswlib, faiss, usearch; separated by commas.")] = "hnswlib",
-    threads: int = 1,
+    sets: Annotated[str, typer.Option(help="Names of sets, separated by commas; without it all of them.")] = "",
+    peers: Annotated[str, typer.Option(help="Of hnswlib, faiss, usearch, svs, svs16, ngt, flat; with commas.")] = "hnswlib",
+    threads: Threads = "1",
     rounds: int = 5,
-    out: Annotated[Path | None, typer.Option(help="Write everything measured as JSON.")] = None,
+    builds: Annotated[int, typer.Option(help="How often ours is built, before and after the peers.", min=1)] = 3,
+    out: Out = None,
 ) -> None:
-    """Graph indexes: build time, and queries a second at equal recall, beside other libraries."""
+    """Graph indexes: build time and memory, queries a second at equal recall, latency, beside other libraries."""
     from . import ann as bench
 
-    raise typer.Exit(bench.report(data, [name for name in peers.split(",") if name], threads, rounds, out, UNSET))
+    options = {"sets": sets, "peers": peers, "threads": threads, "rounds": rounds, "builds": builds, "out": out}
+    raise typer.Exit(bench.report(data, unset=UNSET, **options))
+
+
+@app.command()
+def writes(data: Data = None, threads: Threads = "1,2", rounds: int = 3, out: Out = None) -> None:
+    """Rows a second: inserted into a graph, beside hnswlib; appended to a flat database."""
+    from . import writes as bench
+
+    raise typer.Exit(bench.report(data, threads=threads, rounds=rounds, out=out, unset=UNSET))
+
+
+@app.command()
+def large(
+    data: Data = None,
+    rows: Annotated[int, typer.Option(help="So many rows, made from the largest uint8 set under l2.", min=1)] = 1_000_000,
+    threads: Threads = "2",
+    out: Out = None,
+) -> None:
+    """A large build: seconds by phase, memory, recall at the tuned beam, on clustered queries too."""
+    from . import large as bench
+
+    raise typer.Exit(bench.report(data, rows=rows, threads=threads, out=out, unset=UNSET))
 
 
 @app.command()

@@ -1,105 +1,130 @@
-"""Approximate search through a graph: build time, and queries a second at equal recall, beside other libraries in one run."""
+"""Approximate search through a graph beside other libraries in one run: builds, memory, speed at equal recall, latency."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-import time
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import omendb_kernels as ok
-from omendb.db import RECALL
-from omendb_kernels.graph import DEFAULT
-
-from .peers import BUILDERS, Index, as_floats
-from .sets import DataSet, load, shipped
-from .timing import in_turn
-
-K = 10
-EFFORTS = (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-LEVELS = (0.90, 0.95, 0.99)
-VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMENDB_NUM_THREADS")
+from . import peers as libraries
+from . import sets as data_sets
+from .build import Built, build, load_or_build
+from .curves import EFFORTS, LEVELS, K, at_recall, curves, singles
+from .header import counts, header
+from .peers import Index, Ours
+from .sets import DataSet
+from .tables import show
 
 
-def report(folder: Path | None, peers: list[str], threads: int, rounds: int, out: Path | None, unset: dict[str, str]) -> int:
-    """Print a table a set; 1 when the gate is red: an id of ours that is no row, or twice in an answer."""
-    print(f"machine: {ok.facts()}")
-    print(f"threads: {threads} for all; unset for all: {unset or 'nothing'}; { {v: os.environ.get(v) for v in VARIABLES} }")
-    print(f"ours: {DEFAULT.facts()}, beam tuned to {RECALL}; peers: M 16, ef 200 while building", flush=True)
+def report(
+    folder: Path | None,
+    *,
+    sets: str,
+    peers: str,
+    threads: str,
+    rounds: int,
+    builds: int,
+    out: Path | None,
+    unset: Mapping[str, str],
+) -> int:
+    """Print tables a set, write JSON; 1 when the gate is red, and then no time of that set."""
+    names, workers, wanted = libraries.chosen(peers), counts(threads), data_sets.chosen(folder, sets)
+    facts = header(unset, workers, libraries.versions(names))
     results = []
-    for data in load(folder) if folder else [shipped()]:
-        truth, _ = ok.knn(data.queries, data.base, K, data.metric, threads=threads)
-        built, seconds = build_all(data, ["ours", *peers], threads)
-        if not gate(data, built["ours"], threads):
-            print("RED: an id of ours is out of range or named twice. No times.")
+    for data in wanted:
+        own = {count: Ours.build(data.base, data.metric, count) for count in workers}
+        if trouble := gate(data, own):
+            print(f"RED: {data.name}: {trouble}. No times.")
             return 1
-        curves = {name: curve(data, index, truth, threads, rounds) for name, index in built.items()}
-        result = {"set": data.name, "metric": data.metric, "threads": threads, "build": seconds, "curves": curves}
-        results.append(result)
-        show(result)
+        with tempfile.TemporaryDirectory(prefix="bench-ann-") as home:
+            results.append(measure(data, own, names, rounds, builds, Path(home)))
+        show(results[-1])
     if out:
-        out.write_text(json.dumps({"machine": ok.facts(), "settings": DEFAULT.facts(), "results": results}, indent=1))
+        out.write_text(json.dumps({**facts, "k": K, "results": results}, indent=1))
     return 0
 
 
-def build_all(data: DataSet, names: list[str], threads: int) -> tuple[dict[str, Index], dict[str, float]]:
-    """Each index, and the seconds its build took from the rows as they lie in the set."""
-    BUILDERS["ours"](data.base[:5000], data.metric, threads)  # compiles, where the cache is cold
-    built, seconds = {}, {}
-    for name in names:
-        start = time.perf_counter()
-        built[name] = BUILDERS[name](data.base, data.metric, threads)
-        seconds[name] = time.perf_counter() - start
-    return built, seconds
+def gate(data: DataSet, own: dict[int, Ours]) -> str:
+    """What is wrong with ours, else nothing: ids that exist, none twice in an answer, the same for any number of threads."""
+    for kind, queries in data.asked.items():
+        answers = []
+        for count, index in own.items():
+            for effort in (EFFORTS[0], EFFORTS[-1]):
+                index.tune(effort, count)
+                answers.append(index.search(queries, K))
+        ids = np.concatenate(answers)
+        if ids.min() < 0 or ids.max() >= len(data.base):
+            return f"an id out of range ({kind})"
+        if not (np.diff(np.sort(ids, axis=1), axis=1) > 0).all():
+            return f"an id twice in an answer ({kind})"
+        if any(not np.array_equal(one, answers[at % 2]) for at, one in enumerate(answers)):
+            return f"built with {' and '.join(map(str, own))} threads, ids differ ({kind})"
+    return ""
 
 
-def gate(data: DataSet, index: Index, threads: int) -> bool:
-    """Ids that exist, none twice in an answer."""
-    ids = index.search(data.queries, K, max(EFFORTS), threads)
-    return bool(ids.min() >= 0 and ids.max() < len(data.base) and (np.diff(np.sort(ids, axis=1), axis=1) > 0).all())
+def measure(data: DataSet, own: dict[int, Ours], names: list[str], rounds: int, builds: int, home: Path) -> dict[str, Any]:
+    """Everything about one set, for JSON. Searches use the indexes in `own`: one loaded from a file would be mapped."""
+    np.save(home / "base.npy", data.base)
+    runs = []
+    for count, ours in own.items():
+        built = build_all(data, names, count, builds, home)
+        indexes: dict[str, Index] = {"ours": ours}
+        for name in names:
+            indexes[name] = load_or_build(name, data.base, data.metric, count, home / f"{name}-{count}")
+        found = {kind: curves(data, queries, indexes, count, rounds) for kind, queries in data.asked.items()}
+        runs.append(
+            {
+                "threads": count,
+                "build": built,
+                "curves": found,
+                "single": singles(data, indexes, found["queries"]) if count == 1 else None,
+            }
+        )
+    rows, dim = data.base.shape
+    shape = {"rows": rows, "dim": dim, "dtype": str(data.base.dtype), "metric": data.metric}
+    return {"set": data.name, **shape, "runs": runs, "speedups": speedups(runs)}
 
 
-def curve(data: DataSet, index: Index, truth: np.ndarray, threads: int, rounds: int) -> list[dict[str, float]]:
-    """Recall and queries a second by effort; recall from the ids, by exact distances, outside the timer."""
-    queries = data.queries if index.native else as_floats(data.queries, data.metric)
-    points = []
-    for effort in EFFORTS:
-        ids = index.search(queries, K, effort, threads)
-        distances, _ = ok.rerank(data.queries, data.base, ids, K, data.metric)
-        recall = float((distances <= truth[:, -1:]).mean())
-        seconds = in_turn({"search": lambda effort=effort: index.search(queries, K, effort, threads)}, rounds)["search"]
-        points.append({"effort": effort, "recall": recall, "qps": len(queries) / float(np.median(seconds))})
-        if recall > 0.9985:
-            break
-    return points
+def build_all(data: DataSet, names: list[str], threads: int, builds: int, home: Path) -> dict[str, Any]:
+    """Each library built in a process of its own: ours `builds` times, half of them after the peers; medians."""
+
+    def one(name: str, turn: int = 0) -> Built:
+        saved = home / (f"{name}-{threads}" if turn == 0 else f"{name}-{threads}-{turn}")
+        return build(name, home / "base.npy", data.metric, threads, saved)
+
+    before = (builds + 1) // 2
+    own = [one("ours", turn) for turn in range(before)]
+    built = {name: [one(name)] for name in names}
+    own += [one("ours", turn) for turn in range(before, builds)]
+    return {name: _summary(times, data.raw_bytes) for name, times in {"ours": own, **built}.items()}
 
 
-def at_recall(points: list[dict[str, float]], level: float) -> float | None:
-    """Queries a second at a recall, between two points of the curve; at the first point where even that is above; else None."""
-    if points[0]["recall"] >= level:
-        return points[0]["qps"]
-    for low, high in itertools.pairwise(points):
-        if low["recall"] <= level <= high["recall"]:
-            share = (level - low["recall"]) / max(high["recall"] - low["recall"], 1e-12)
-            return low["qps"] + share * (high["qps"] - low["qps"])
-    return None
+def _summary(times: list[Built], raw_bytes: int) -> dict[str, Any]:
+    """Medians of builds of one library; peak_ratio: over the bytes of its rows as float32."""
+    middle = sorted(times, key=lambda built: built.seconds)[len(times) // 2]
+    peaks = [built.peak for built in times if built.peak is not None]
+    peak = float(np.median(peaks)) if peaks else None
+    return {
+        **asdict(middle),
+        "seconds": float(np.median([built.seconds for built in times])),
+        "all_seconds": [built.seconds for built in times],
+        "peak": peak,
+        "peak_ratio": None if peak is None else peak / raw_bytes,
+    }
 
 
-def show(result: dict[str, Any]) -> None:
-    """One line for ours and each peer: build, queries a second at each level, and the ratios to ours."""
-    print(f"\n{result['set']} ({result['metric']}), {result['threads']} threads")
-    own = result["curves"]["ours"]
-    for name, points in result["curves"].items():
-        cells = []
+def speedups(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Ours with each further thread count over the first: builds, and batches at each recall."""
+    first, result = runs[0], {}
+    for run in runs[1:]:
+        name = f"{first['threads']}->{run['threads']}"
+        result[name] = {"build": first["build"]["ours"]["seconds"] / run["build"]["ours"]["seconds"]}
         for level in LEVELS:
-            found, best = at_recall(points, level), at_recall(own, level)
-            ratio = f" ({best / found:.2f}x)" if found and best and name != "ours" else ""
-            cells.append(f"{f'{found:,.0f}' if found else '-':>8}{ratio:9}")
-        build = result["build"][name]
-        ratio = f" ({build / result['build']['ours']:.1f}x)" if name != "ours" else ""
-        print(f"  {name:8} build {build:7.2f} s{ratio:9} QPS at {', '.join(map(str, LEVELS))}: {'  '.join(cells)}", flush=True)
-
+            slow, fast = (at_recall(each["curves"]["queries"]["ours"], level) for each in (first, run))
+            result[name][f"search@{level}"] = fast / slow if fast and slow else None
+    return result

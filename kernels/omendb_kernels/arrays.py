@@ -21,6 +21,7 @@ VECTOR_KINDS = ("float32", "float16", "bfloat16", "int8", "uint8")
 MAX_DIM = 16_384  # the largest code distance, 255^2 * d, stays inside int32
 MAX_SQUARED_LENGTH = 2.0**125  # (|q| + |x|)^2 <= 2^127: every distance stays inside float32
 CACHE_LINE = 64  # bytes
+_PLAIN = {np.dtype(kind): kind for kind in VECTOR_KINDS if kind != "bfloat16"}  # arrays that are taken as they are
 _BLOCK_VALUES = 1 << 20  # values widened at a time while checking
 
 
@@ -97,7 +98,7 @@ def as_vectors(x: Any, *, name: str = "vectors", metric: str, dim: int | None = 
         raise WrongShape(name, f"{rows.dim} dimensions (shape {rows.data.shape})", f"{dim} dimensions")
     if not 1 <= rows.dim <= MAX_DIM:
         raise WrongShape(name, f"{rows.dim} dimensions", f"1 to {MAX_DIM} dimensions")
-    rows = Rows(np.require(rows.data, requirements=("C", "A")), rows.kind)
+    rows = _in_order(rows.data, rows.kind)
     _check_values(rows, name, normalise)
     return rows
 
@@ -118,7 +119,7 @@ def as_queries(x: Any, *, metric: str, dim: int, name: str = "queries") -> tuple
     if rows.data.shape[-1] != dim:
         raise WrongShape(name, f"{rows.data.shape[-1]} dimensions (shape {rows.data.shape})", f"{dim} dimensions")
     batch = rows.data[None, :] if single else rows.data
-    rows = Rows(np.require(batch, requirements=("C", "A")), rows.kind)
+    rows = _in_order(batch, rows.kind)
     _check_values(rows, name, metric_named(metric).normalise)
     return rows, single
 
@@ -137,6 +138,8 @@ def as_mask(mask: Any, n: int, name: str = "mask") -> NDArray[np.bool_] | None:
 
 def as_count(value: Any, name: str, least: int = 1, most: int = 2**31 - 1) -> int:
     """An integer in least..most (no bool, no float); raises InvalidParameter."""
+    if type(value) is int and least <= value <= most:
+        return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise InvalidParameter(name, f"{value!r} ({type(value).__name__})", f"an integer of at least {least}")
     if not least <= int(value) <= most:
@@ -158,6 +161,8 @@ def as_k(k: Any, name: str = "k") -> int:
 
 def _as_rows(x: Any, name: str) -> Rows:
     """`x` as an array of one of VECTOR_KINDS, of any shape; values are not looked at."""
+    if type(x) is np.ndarray and (plain := _PLAIN.get(x.dtype)):
+        return Rows(x, plain)
     tensor = _from_torch(x, name)
     if tensor is not None:
         return tensor
@@ -195,6 +200,12 @@ def _from_torch(x: Any, name: str) -> Rows | None:
         torch = importlib.import_module("torch")
         return Rows(tensor.view(torch.int16).numpy().view(np.uint16), "bfloat16")
     return _as_rows(tensor.resolve_conj().resolve_neg().numpy(), name)
+
+
+def _in_order(data: NDArray[Any], kind: str) -> Rows:
+    """Rows that kernels can read: C-contiguous and aligned."""
+    flags = data.flags
+    return Rows(data if flags.c_contiguous and flags.aligned else np.require(data, requirements=("C", "A")), kind)
 
 
 def _round_to_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from .rerank import COSINE, rerank_rows
 IP = 2
 
 
-def few(plan: SearchPlan) -> Callable[[Float64s, int, int], tuple[Float32s, Int64s, Int64s]]:
+def few(plan: SearchPlan) -> Callable[[Float64s, int, int], tuple[Float32s, Int64s, int]]:
     """See contract.py."""
     size, passes = rotation_blocks(plan.offset.size) if plan.signs is not None else (0, [[], []])
     turn = (
@@ -36,13 +36,13 @@ def few(plan: SearchPlan) -> Callable[[Float64s, int, int], tuple[Float32s, Int6
     router = (unlocked(plan.router), *readable_codes(plan.entrance)[:2])
     lists = (*readable_codes(plan.codes)[:2], unlocked(plan.neighbours).view(np.uint32), plan.width)
     twins = (unlocked(plan.twin_heads), unlocked(plan.twin_rows), plan.most_twins)
-    rows = (readable(plan.vectors), np.empty(0) if plan.lengths is None else unlocked(plan.lengths), plan.metric)
+    vectors = (readable(plan.vectors), np.empty(0) if plan.lengths is None else unlocked(plan.lengths), plan.metric)
 
-    def search(queries: Float64s, k: int, beam: int) -> tuple[Float32s, Int64s, Int64s]:
-        m = len(queries)
-        distances, ids, found = np.empty((m, k), np.float32), np.empty((m, k), np.int64), np.empty(m, np.int64)
-        _few(queries, *turn, *coding, *router, *lists, *twins, *rows, beam, distances, ids, found)
-        return distances, ids, found
+    prepared = (*turn, *coding, *router, *lists, *twins, *vectors)
+
+    def search(queries: Float64s, k: int, beam: int) -> tuple[Float32s, Int64s, int]:
+        distances, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        return distances, ids, _few(queries, *prepared, beam, distances, ids)
 
     return search
 
@@ -52,8 +52,8 @@ def _few(
     queries: Any, signs: Any, size: Any, starts0: Any, starts1: Any, offset: Any, scale: Any, lossless: Any, code_dim: Any,
     router: Any, router_codes: Any, router_norms: Any, codes: Any, norms: Any, lists: Any, width: Any,
     twin_heads: Any, twin_rows: Any, most_twins: Any, vectors: Any, lengths: Any, metric: Any,
-    beam: Any, distances: Any, ids: Any, found: Any,
-) -> None:  # fmt: skip
+    beam: Any, distances: Any, ids: Any,
+) -> Any:  # fmt: skip
     m, dim = queries.shape
     query_codes, query_norms, errors = np.zeros((m, code_dim), np.int8), np.empty(m, np.int32), np.empty(m)
     scales, divisors = np.full(max(m, 2), scale), np.empty(m if metric == COSINE else 0)
@@ -78,22 +78,25 @@ def _few(
     pools = np.full((m, beam), NO_KEY, np.int64)
     search_lists(query_codes, query_norms, nothing, codes, norms, nothing, lists, entries, width, 0, m, pools)
     keys = np.full((m, ids.shape[1]), NO_KEY, np.int64)
+    least = len(vectors)
     for q in range(m):
         pool = pools[q] if len(twin_heads) == 0 else _with_twins(pools[q], twin_heads, twin_rows, max(most_twins, ids.shape[1]))
-        found[q] = len(pool)
-        while found[q] and pool[found[q] - 1] == NO_KEY:
-            found[q] -= 1
+        found = len(pool)
+        while found and pool[found - 1] == NO_KEY:
+            found -= 1
+        least = min(least, found)
         if whole[q]:
-            _keep_scores(pool[: found[q]], 0.5 if metric == IP else 1.0, keys[q])
+            _keep_scores(pool[:found], 0.5 if metric == IP else 1.0, keys[q])
         else:
-            chosen = np.empty((1, found[q]), np.int32)
-            chosen[0] = (pool[: found[q]] & 0xFFFFFFFF).astype(np.int32)
+            chosen = np.empty((1, found), np.int32)
+            chosen[0] = (pool[:found] & 0xFFFFFFFF).astype(np.int32)
             rerank_rows(queries[q : q + 1], vectors, chosen, unknown, lengths, metric, 0, 1, keys[q : q + 1])
         keys[q].sort()
         for j in range(keys.shape[1]):
             there = keys[q, j] != NO_KEY
             distances[q, j] = bits_to_float(keys[q, j] >> 32) if there else np.float32(np.inf)
             ids[q, j] = keys[q, j] & 0xFFFFFFFF if there else -1
+    return least
 
 
 @njit(**JIT)
