@@ -144,53 +144,61 @@ def _left_word(builder: ir.IRBuilder, row: Any, k: Any) -> Any:
     return builder.bitcast(builder.sext(pair, ir.VectorType(ir.IntType(16), 2)), _I32)
 
 
-@intrinsic
-def _tile(typingctx, codes, lines, panel, out, column):  # type: ignore[no-untyped-def]
-    """out[:ROWS, column : column + COLUMNS] = products of codes[lines] and panel (D / GROUP, COLUMNS * GROUP)."""
+def _tile_of(height: int) -> Any:
+    """The tile of `height` left rows."""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kinds = zip(signature.args[:4], arguments[:4], strict=True)
-        codes, lines, panel, out = (context.make_array(kind)(context, builder, value) for kind, value in kinds)
-        rights, sums = (builder.bitcast(view.data, _I32.as_pointer()) for view in (panel, out))
-        steps, width = builder.extract_value(panel.shape, 0), builder.extract_value(out.shape, 1)
-        stride = builder.extract_value(codes.strides, 0)
-        rows = []
-        for r in range(ROWS):
-            line = builder.load(builder.gep(lines.data, [_I64(r)]))
-            rows.append(builder.gep(codes.data, [builder.mul(line, stride)]))
+    @intrinsic
+    def tile(typingctx, codes, lines, panel, out, column):  # type: ignore[no-untyped-def]
+        """out[:height, column : column + COLUMNS] = products of codes[lines] and panel (D / GROUP, COLUMNS * GROUP)."""
 
-        def vector(offset: Any) -> Any:
-            value = builder.load(builder.bitcast(builder.gep(rights, [offset]), _SUMS.as_pointer()))
-            value.align = 4
-            return value
+        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            kinds = zip(signature.args[:4], arguments[:4], strict=True)
+            codes, lines, panel, out = (context.make_array(kind)(context, builder, value) for kind, value in kinds)
+            rights, sums = (builder.bitcast(view.data, _I32.as_pointer()) for view in (panel, out))
+            steps, width = builder.extract_value(panel.shape, 0), builder.extract_value(out.shape, 1)
+            stride = builder.extract_value(codes.strides, 0)
+            rows = []
+            for r in range(height):
+                line = builder.load(builder.gep(lines.data, [_I64(r)]))
+                rows.append(builder.gep(codes.data, [builder.mul(line, stride)]))
 
-        before, loop, after = builder.block, builder.append_basic_block("k"), builder.append_basic_block("sums")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(_I64)
-        k.add_incoming(_I64(0), before)
-        totals = [[builder.phi(_SUMS) for _ in range(VECTORS)] for _ in range(ROWS)]
-        right = [vector(builder.add(builder.mul(k, _I64(COLUMNS)), _I64(LANES * v))) for v in range(VECTORS)]
-        grown = []
-        for row, line in zip(rows, totals, strict=True):
-            word = _spread(builder, _left_word(builder, row, k))
-            grown.append([_multiply_add(builder, line[v], word, right[v]) for v in range(VECTORS)])
-        following = builder.add(k, _I64(1))
-        k.add_incoming(following, loop)
-        for row in range(ROWS):
-            for v in range(VECTORS):
-                totals[row][v].add_incoming(ir.Constant(_SUMS, None), before)
-                totals[row][v].add_incoming(grown[row][v], loop)
-        builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
-        builder.position_at_end(after)
-        for row in range(ROWS):
-            for v in range(VECTORS):
-                offset = builder.add(builder.mul(width, _I64(row)), builder.add(arguments[4], _I64(LANES * v)))
-                place = builder.bitcast(builder.gep(sums, [offset]), _SUMS.as_pointer())
-                builder.store(grown[row][v], place).align = 4
-        return context.get_dummy_value()
+            def vector(offset: Any) -> Any:
+                value = builder.load(builder.bitcast(builder.gep(rights, [offset]), _SUMS.as_pointer()))
+                value.align = 4
+                return value
 
-    return types.void(codes, lines, panel, out, types.intp), codegen
+            before, loop, after = builder.block, builder.append_basic_block("k"), builder.append_basic_block("sums")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(_I64)
+            k.add_incoming(_I64(0), before)
+            totals = [[builder.phi(_SUMS) for _ in range(VECTORS)] for _ in range(height)]
+            right = [vector(builder.add(builder.mul(k, _I64(COLUMNS)), _I64(LANES * v))) for v in range(VECTORS)]
+            grown = []
+            for row, line in zip(rows, totals, strict=True):
+                word = _spread(builder, _left_word(builder, row, k))
+                grown.append([_multiply_add(builder, line[v], word, right[v]) for v in range(VECTORS)])
+            following = builder.add(k, _I64(1))
+            k.add_incoming(following, loop)
+            for row in range(height):
+                for v in range(VECTORS):
+                    totals[row][v].add_incoming(ir.Constant(_SUMS, None), before)
+                    totals[row][v].add_incoming(grown[row][v], loop)
+            builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
+            builder.position_at_end(after)
+            for row in range(height):
+                for v in range(VECTORS):
+                    offset = builder.add(builder.mul(width, _I64(row)), builder.add(arguments[4], _I64(LANES * v)))
+                    place = builder.bitcast(builder.gep(sums, [offset]), _SUMS.as_pointer())
+                    builder.store(grown[row][v], place).align = 4
+            return context.get_dummy_value()
+
+        return types.void(codes, lines, panel, out, types.intp), codegen
+
+    return tile
+
+
+_tile, _line = _tile_of(ROWS), _tile_of(1)
 
 
 @intrinsic
@@ -294,3 +302,11 @@ def products(codes: Any, ids: Any, first: Any, last: Any, panels: Any, count: An
         lines[r] = np.int64(ids[i]) if len(ids) else np.int64(i)
     for p in range(count):
         _tile(codes, lines, panels[p], out, p * COLUMNS)
+
+
+@njit(**JIT)
+def products_of_one(codes: Any, row: Any, panels: Any, out: Any) -> None:
+    """out[0] = products of left row `row` with all panels, shifted."""
+    line = np.full(1, row)
+    for p in range(len(panels)):
+        _line(codes, line, panels[p], out, p * COLUMNS)

@@ -16,9 +16,11 @@ from ...contract import NO_KEY, Float32s, Float64s, Int64s, SearchPlan
 from ._codes import readable_codes
 from ._heap import bits_to_float, ordered_bits, replace_root
 from ._rows import JIT, lane_dot, readable, unlocked
+from ._scores import NO_SCORE, WIDTH, below, settle
+from ._tile import new_panels, products_of_one, shift_of
+from ._tile import pack as pack_rows
 from .beam import search_lists
 from .encode import encode_rows, rotate
-from .nearest import scan_rows
 from .rerank import COSINE, rerank_rows
 
 IP = 2
@@ -33,7 +35,7 @@ def few(plan: SearchPlan) -> Callable[[Float64s, int, int], tuple[Float32s, Int6
         *(np.array(part, np.int64) for part in passes),
     )
     coding = (unlocked(plan.offset), plan.scale, plan.lossless, padded_dim(plan.offset.size))
-    router = (unlocked(plan.router), *readable_codes(plan.entrance)[:2])
+    router = (unlocked(plan.router), *_packed(*readable_codes(plan.entrance)[:2]))
     lists = (*readable_codes(plan.codes)[:2], unlocked(plan.neighbours).view(np.uint32), plan.width)
     twins = (unlocked(plan.twin_heads), unlocked(plan.twin_rows), plan.most_twins)
     vectors = (readable(plan.vectors), np.empty(0) if plan.lengths is None else unlocked(plan.lengths), plan.metric)
@@ -50,7 +52,7 @@ def few(plan: SearchPlan) -> Callable[[Float64s, int, int], tuple[Float32s, Int6
 @njit(**JIT)
 def _few(
     queries: Any, signs: Any, size: Any, starts0: Any, starts1: Any, offset: Any, scale: Any, lossless: Any, code_dim: Any,
-    router: Any, router_codes: Any, router_norms: Any, codes: Any, norms: Any, lists: Any, width: Any,
+    router: Any, panels: Any, bias: Any, codes: Any, norms: Any, lists: Any, width: Any,
     twin_heads: Any, twin_rows: Any, most_twins: Any, vectors: Any, lengths: Any, metric: Any,
     beam: Any, distances: Any, ids: Any,
 ) -> Any:  # fmt: skip
@@ -68,23 +70,25 @@ def _few(
     encode_rows(queries, divisors, centre, signs, size, starts0, starts1, scales, 0, m, query_codes, query_norms, errors)
     if metric == IP:
         query_norms[:] = 0
-    nothing, everyone, unknown = np.empty(0, np.int32), np.empty(0, np.bool_), np.empty((m, 0))
-    best, entries = np.full((m, 1), NO_KEY, np.int64), np.empty((m, 1), np.uint32)
-    scan_rows(
-        query_codes, query_norms, nothing, router_codes, router_norms, nothing, everyone, 0, m, 0, len(router), best
-    )  # fmt: skip
+    nothing, unknown = np.empty(0, np.int32), np.empty((m, 0))
+    entries = np.empty((m, 1), np.uint32)
+    dots, scores, places = np.empty((1, len(bias)), np.int32), np.empty(len(bias), np.int32), np.empty(len(bias), np.int32)
     for q in range(m):
-        entries[q, 0] = router[best[q, 0] & 0xFFFFFFFF]
+        products_of_one(query_codes, q, panels, dots)
+        steps = len(bias) // WIDTH
+        least = settle(dots[0], bias, scores, steps, 1, np.int32(NO_SCORE - 1))
+        below(scores, steps, least, places)  # ascending: the first is the smallest of equals
+        entries[q, 0] = router[places[0]]
     pools = np.full((m, beam), NO_KEY, np.int64)
     search_lists(query_codes, query_norms, nothing, codes, norms, nothing, lists, entries, width, 0, m, pools)
     keys = np.full((m, ids.shape[1]), NO_KEY, np.int64)
-    least = len(vectors)
+    fewest = len(vectors)
     for q in range(m):
         pool = pools[q] if len(twin_heads) == 0 else _with_twins(pools[q], twin_heads, twin_rows, max(most_twins, ids.shape[1]))
         found = len(pool)
         while found and pool[found - 1] == NO_KEY:
             found -= 1
-        least = min(least, found)
+        fewest = min(fewest, found)
         if whole[q]:
             _keep_scores(pool[:found], 0.5 if metric == IP else 1.0, keys[q])
         else:
@@ -96,7 +100,18 @@ def _few(
             there = keys[q, j] != NO_KEY
             distances[q, j] = bits_to_float(keys[q, j] >> 32) if there else np.float32(np.inf)
             ids[q, j] = keys[q, j] & 0xFFFFFFFF if there else -1
-    return least
+    return fewest
+
+
+@njit(**JIT)
+def _packed(codes: Any, norms: Any) -> Any:
+    """Panels of right rows, and what must be added to -2 times a product: NO_SCORE where there is no row."""
+    bias = np.full((len(codes) + WIDTH - 1) // WIDTH * WIDTH, NO_SCORE, np.int32)
+    panels = new_panels(len(bias), codes.shape[1])
+    pack_rows(codes, np.empty(0, np.int32), 0, len(codes), panels)
+    for j in range(len(codes)):
+        bias[j] = norms[j] + np.int32(2) * shift_of(codes[j])
+    return panels, bias
 
 
 @njit(**JIT)
