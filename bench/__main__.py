@@ -60,7 +60,7 @@ def writes(data: Data = None, threads: Threads = "1,2", rounds: int = 3, out: Ou
 def large(
     data: Data = None,
     rows: Annotated[int, typer.Option(help="So many rows, made from the largest uint8 set under l2.", min=1)] = 1_000_000,
-    threads: Threads = "2",
+    threads: Annotated[int, typer.Option(min=1)] = 2,
     out: Out = None,
 ) -> None:
     """A large build: seconds by phase, memory, recall at the tuned beam, on clustered queries too."""

@@ -16,9 +16,11 @@ from . import sets as data_sets
 from .build import Built, build, load_or_build
 from .curves import EFFORTS, LEVELS, K, at_recall, curves, singles
 from .header import counts, header
-from .peers import Index, Ours
+from .index import Index, Ours
 from .sets import DataSet
 from .tables import show
+
+ALONE = 100  # queries that the gate asks one at a time too
 
 
 def report(
@@ -41,8 +43,9 @@ def report(
         if trouble := gate(data, own):
             print(f"RED: {data.name}: {trouble}. No times.")
             return 1
+        fit = [name for name in names if data.metric in libraries.PEERS[name].metrics]
         with tempfile.TemporaryDirectory(prefix="bench-ann-") as home:
-            results.append(measure(data, own, names, rounds, builds, Path(home)))
+            results.append(measure(data, own, fit, rounds, builds, Path(home)))
         show(results[-1])
     if out:
         out.write_text(json.dumps({**facts, "k": K, "results": results}, indent=1))
@@ -50,41 +53,40 @@ def report(
 
 
 def gate(data: DataSet, own: dict[int, Ours]) -> str:
-    """What is wrong with ours, else nothing: ids that exist, none twice in an answer, the same for any number of threads."""
+    """What is wrong with ours, else nothing: ids that exist, none twice in an answer, the same for any number of threads
+    while building and searching, the same one query at a time."""
     for kind, queries in data.asked.items():
-        answers = []
-        for count, index in own.items():
-            for effort in (EFFORTS[0], EFFORTS[-1]):
+        for effort in (EFFORTS[0], EFFORTS[-1]):
+            answers = []
+            for count, index in own.items():
                 index.tune(effort, count)
                 answers.append(index.search(queries, K))
-        ids = np.concatenate(answers)
-        if ids.min() < 0 or ids.max() >= len(data.base):
-            return f"an id out of range ({kind})"
-        if not (np.diff(np.sort(ids, axis=1), axis=1) > 0).all():
-            return f"an id twice in an answer ({kind})"
-        if any(not np.array_equal(one, answers[at % 2]) for at, one in enumerate(answers)):
-            return f"built with {' and '.join(map(str, own))} threads, ids differ ({kind})"
+            ids = answers[0]
+            if ids.min() < 0 or ids.max() >= len(data.base):
+                return f"an id out of range ({kind})"
+            if not (np.diff(np.sort(ids, axis=1), axis=1) > 0).all():
+                return f"an id twice in an answer ({kind})"
+            if not all(np.array_equal(ids, other) for other in answers):
+                return f"ids differ between {' and '.join(map(str, own))} threads ({kind})"
+            if not all(
+                np.array_equal(index.single(query, K).ids, row) for query, row in zip(queries[:ALONE], ids, strict=False)
+            ):
+                return f"ids of one query alone differ from those in a batch ({kind})"
     return ""
 
 
 def measure(data: DataSet, own: dict[int, Ours], names: list[str], rounds: int, builds: int, home: Path) -> dict[str, Any]:
-    """Everything about one set, for JSON. Searches use the indexes in `own`: one loaded from a file would be mapped."""
+    """Everything about one set, for JSON. Ours is searched where it was built, peers as loaded from what a child saved."""
     np.save(home / "base.npy", data.base)
-    runs = []
+    runs: list[dict[str, Any]] = []
     for count, ours in own.items():
         built = build_all(data, names, count, builds, home)
         indexes: dict[str, Index] = {"ours": ours}
         for name in names:
             indexes[name] = load_or_build(name, data.base, data.metric, count, home / f"{name}-{count}")
         found = {kind: curves(data, queries, indexes, count, rounds) for kind, queries in data.asked.items()}
-        runs.append(
-            {
-                "threads": count,
-                "build": built,
-                "curves": found,
-                "single": singles(data, indexes, found["queries"]) if count == 1 else None,
-            }
-        )
+        single = None if runs else singles(data, indexes, found["queries"])  # one thread, whatever built it: once is enough
+        runs.append({"threads": count, "build": built, "curves": found, "at_recall": levels(found), "single": single})
     rows, dim = data.base.shape
     shape = {"rows": rows, "dim": dim, "dtype": str(data.base.dtype), "metric": data.metric}
     return {"set": data.name, **shape, "runs": runs, "speedups": speedups(runs)}
@@ -93,14 +95,13 @@ def measure(data: DataSet, own: dict[int, Ours], names: list[str], rounds: int, 
 def build_all(data: DataSet, names: list[str], threads: int, builds: int, home: Path) -> dict[str, Any]:
     """Each library built in a process of its own: ours `builds` times, half of them after the peers; medians."""
 
-    def one(name: str, turn: int = 0) -> Built:
-        saved = home / (f"{name}-{threads}" if turn == 0 else f"{name}-{threads}-{turn}")
-        return build(name, home / "base.npy", data.metric, threads, saved)
+    def one(name: str) -> Built:
+        return build(name, home / "base.npy", data.metric, threads, home / f"{name}-{threads}")
 
     before = (builds + 1) // 2
-    own = [one("ours", turn) for turn in range(before)]
+    own = [one("ours") for _ in range(before)]
     built = {name: [one(name)] for name in names}
-    own += [one("ours", turn) for turn in range(before, builds)]
+    own += [one("ours") for _ in range(builds - before)]
     return {name: _summary(times, data.raw_bytes) for name, times in {"ours": own, **built}.items()}
 
 
@@ -118,13 +119,20 @@ def _summary(times: list[Built], raw_bytes: int) -> dict[str, Any]:
     }
 
 
+def levels(found: dict[str, Any]) -> dict[str, Any]:
+    """Queries a second at each recall, by kind of queries and library."""
+    return {
+        kind: {name: {str(level): at_recall(points, level) for level in LEVELS} for name, points in by_name.items()}
+        for kind, by_name in found.items()
+    }
+
+
 def speedups(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Ours with each further thread count over the first: builds, and batches at each recall."""
     first, result = runs[0], {}
     for run in runs[1:]:
-        name = f"{first['threads']}->{run['threads']}"
-        result[name] = {"build": first["build"]["ours"]["seconds"] / run["build"]["ours"]["seconds"]}
-        for level in LEVELS:
-            slow, fast = (at_recall(each["curves"]["queries"]["ours"], level) for each in (first, run))
-            result[name][f"search@{level}"] = fast / slow if fast and slow else None
+        factors = {"build": first["build"]["ours"]["seconds"] / run["build"]["ours"]["seconds"]}
+        slow, fast = (each["at_recall"]["queries"]["ours"] for each in (first, run))
+        factors |= {f"search at {level}": fast[level] / slow[level] for level in slow if slow[level] and fast[level]}
+        result[f"{first['threads']} -> {run['threads']}"] = factors
     return result

@@ -8,11 +8,18 @@ from collections.abc import Callable
 import numpy as np
 
 
-def in_turn(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds (rounds,) of each contestant, run A B A B ... after one round that is not counted."""
+def in_turn(contestants: dict[str, Callable[[], object]], rounds: int, settle: float = 0.0) -> dict[str, np.ndarray]:
+    """Seconds (rounds,) of each contestant, run A B A B ... after one round that is not counted.
+
+    settle: before each turn wait so many seconds, then run once off the clock. Some libraries' threads go on spinning after
+    a call and would take a core from whoever is next; after the wait one's own threads and caches must be woken.
+    """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for round_ in range(rounds + 1):
         for name, contestant in contestants.items():
+            if settle:
+                time.sleep(settle)
+                contestant()
             start = time.perf_counter()
             contestant()
             if round_:

@@ -45,7 +45,7 @@ def test_ann_measures_ours_alone(folder, tmp_path):
     one, both = ann(folder, tmp_path / "one.json", "1"), ann(folder, tmp_path / "both.json", "1,2")
     assert one["config_hash"] == both["config_hash"]
     assert [run["threads"] for run in both["results"][0]["runs"]] == [1, 2]
-    assert set(both["results"][0]["speedups"]) == {"1->2"}
+    assert set(both["results"][0]["speedups"]) == {"1 -> 2"}
     (run,) = one["results"][0]["runs"]
     curve = run["curves"]["queries"]["ours"]
     assert all(0 <= point["recall"] <= 1 and point["qps"] > 0 for point in curve)
