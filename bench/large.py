@@ -1,0 +1,78 @@
+"""A large build made from a real set: seconds by phase, memory, and whether searches still find their way in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import omendb_kernels as ok
+
+from . import sets
+from .build import in_child, measured
+from .curves import K, recall_of
+from .header import header
+from .index import Ours
+from .sets import DataSet
+from .tables import number, phases
+from .timing import in_turn
+
+NOISE = 4  # a jittered value differs by at most so much
+CLUSTERS, CLUSTERED = 20, 1000
+SEED = 7
+
+
+def report(folder: Path | None, *, rows: int, threads: int, out: Path | None, unset: Mapping[str, str]) -> int:
+    """Print what one build took and found."""
+    facts = header(unset, [threads])
+    data = sets.largest(sets.chosen(folder), "uint8")
+    result = in_child(_measure, data, rows, threads)
+    told, found = result["build"]["report"], result["found"]
+    print(f"\n{data.name}, jittered to {rows:,} x {data.base.shape[1]} uint8, l2; {threads} threads")
+    print(
+        f"  build {result['build']['seconds']:.2f} s ({phases(told)}); "
+        f"the process grew by {number(result['peak_ratio'], '.2f')} n d 4 bytes"
+    )
+    for kind, one in found.items():
+        print(f"  {kind}: recall@{K} {one['recall']:.4f} at the tuned beam {told['beam']}, {one['qps']:,.0f} QPS", flush=True)
+    if out:
+        out.write_text(json.dumps({**facts, "set": data.name, "rows": rows, **result}, indent=1))
+    return 0
+
+
+def jitter(rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """uint8 rows, each value moved by up to NOISE."""
+    noise = random.integers(-NOISE, NOISE + 1, rows.shape, dtype=np.int16)
+    return np.clip(rows + noise, 0, 255).astype(np.uint8)
+
+
+def grown(base: np.ndarray, rows: int, random: np.random.Generator) -> np.ndarray:
+    """So many rows: the base's own again and again, always jittered, since equal rows would be one node to a graph."""
+    large = np.empty((rows, base.shape[1]), np.uint8)
+    for start in range(0, rows, len(base)):
+        large[start : start + len(base)] = jitter(base[: rows - start], random)
+    return large
+
+
+def _measure(data: DataSet, rows: int, threads: int) -> dict[str, Any]:
+    """In the child. Clustered queries: near a few rows only, so few of the router's nodes must lead to all answers."""
+    random = np.random.default_rng(SEED)
+    large = DataSet(data.name, data.metric, grown(data.base, rows, random), data.queries)
+    centres = data.base[random.choice(len(data.base), CLUSTERS, replace=False)]
+    asked = {"queries": data.queries, "clustered": jitter(np.repeat(centres, CLUSTERED // CLUSTERS, axis=0), random)}
+    index, built = measured("ours", large.base, large.metric, threads)
+    assert isinstance(index, Ours)
+    assert index.report is not None
+    index.tune(index.report.beam or K, threads)
+    found = {}
+    for kind, queries in asked.items():
+        truth, _ = ok.knn(queries, large.base, K, large.metric, threads=threads)
+        recall = recall_of(large, queries, index.search(queries, K), truth[:, -1:])
+        seconds = in_turn({"search": lambda queries=queries: index.search(queries, K)}, 5)["search"]
+        found[kind] = {"recall": recall, "qps": len(queries) / float(np.median(seconds))}
+    ratio = None if built.peak is None else built.peak / large.raw_bytes
+    return {"build": asdict(built), "peak_ratio": ratio, "found": found}

@@ -1,0 +1,131 @@
+"""Rows a second: a batch inserted into a graph, beside hnswlib; batches appended to a database without one."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import omendb
+import omendb_kernels as ok
+
+from . import sets
+from .curves import K, recall_of
+from .header import counts, header
+from .hnsw import Hnswlib
+from .index import Index, Ours
+from .peers import chosen, versions
+from .sets import DataSet
+from .tables import number, ratio, table
+from .timing import in_turn
+
+INSIDE, INSERTED = 100_000, 10_000
+EFFORT = 64  # of the search that tells recall after the insert
+APPENDED, BATCH = 200_000, 10_000
+
+
+def report(folder: Path | None, *, threads: str, rounds: int, out: Path | None, unset: Mapping[str, str]) -> int:
+    """Print both tables."""
+    workers, names = counts(threads), chosen("hnswlib")
+    data = sets.largest(sets.chosen(folder))
+    facts = header(unset, workers, versions(names))
+    inserted = {count: inserts(data, count, rounds, peer=bool(names)) for count in workers}
+    show_inserts(data, inserted)
+    appended = {count: appends(data, count, rounds) for count in workers}
+    print(f"\n{data.name}: {APPENDED:,} rows appended without a graph, {BATCH:,} at a time")
+    lines = [[str(count), *(number(one[kind]) for kind in one)] for count, one in appended.items()]
+    print(table(["threads", *(f"{kind} rows/s" for kind in appended[workers[0]])], lines), flush=True)
+    if out:
+        out.write_text(json.dumps({**facts, "set": data.name, "insert": inserted, "append": appended}, indent=1))
+    return 0
+
+
+def split(data: DataSet) -> tuple[np.ndarray, np.ndarray]:
+    """The rows inside before, and those inserted."""
+    inside = min(INSIDE, len(data.base) * 9 // 10)
+    return data.base[:inside], data.base[inside : inside + INSERTED]
+
+
+def inserts(data: DataSet, threads: int, rounds: int, *, peer: bool) -> dict[str, Any]:
+    """Rows a second by name, and recall after the insert; each round on a fresh copy, loaded from a file before the clock."""
+    inside, added = split(data)
+    with tempfile.TemporaryDirectory(prefix="bench-writes-") as home:
+        fresh = {"ours": _copies_of_ours(inside, added, data.metric, threads, Path(home))}
+        if peer:
+            fresh["hnswlib"] = _copies_of_hnswlib(inside, added, data.metric, threads, Path(home))
+        times: dict[str, list[float]] = {name: [] for name in fresh}
+        last: dict[str, Index] = {}
+        for round_ in range(rounds + 1):  # the first is not counted
+            for name, copy in fresh.items():
+                last.pop(name, None)
+                index, insert = copy()
+                start = time.perf_counter()
+                insert()
+                if round_:
+                    times[name].append(time.perf_counter() - start)
+                last[name] = index
+        whole = DataSet(data.name, data.metric, data.base[: len(inside) + len(added)], data.queries)
+        recalls = {name: _recall(whole, index, threads) for name, index in last.items()}
+    return {
+        name: {"rows_per_second": len(added) / float(np.median(taken)), "seconds": taken, "recall": recalls[name]}
+        for name, taken in times.items()
+    }
+
+
+def _copies_of_ours(inside: np.ndarray, added: np.ndarray, metric: str, threads: int, home: Path) -> Any:
+    Ours.build(inside, metric, threads).save(home / "ours")
+
+    def copy() -> tuple[Index, Any]:
+        index = Ours.load(home / "ours", inside, metric, threads)
+        index.db.get(0)  # reads the ids, as the other library has when it is loaded
+        return index, lambda: index.db.insert_batch(added)
+
+    return copy
+
+
+def _copies_of_hnswlib(inside: np.ndarray, added: np.ndarray, metric: str, threads: int, home: Path) -> Any:
+    Hnswlib.build(Hnswlib.form(inside, metric), metric, threads).save(home / "hnswlib")
+    rows, ids = Hnswlib.form(added, metric), np.arange(len(inside), len(inside) + len(added))
+
+    def copy() -> tuple[Index, Any]:
+        index = Hnswlib.load(home / "hnswlib", rows, metric, most=len(inside) + len(added))
+        return index, lambda: index.native.add_items(rows, ids, num_threads=threads)
+
+    return copy
+
+
+def _recall(data: DataSet, index: Index, threads: int) -> float:
+    truth, _ = ok.knn(data.queries, data.base, K, data.metric, threads=threads)
+    index.tune(EFFORT, threads)
+    return recall_of(data, data.queries, index.search(index.form(data.queries, data.metric), K), truth[:, -1:])
+
+
+def show_inserts(data: DataSet, inserted: dict[int, dict[str, Any]]) -> None:
+    inside, added = split(data)
+    print(f"\n{data.name}: {len(added):,} rows inserted into a graph over {len(inside):,}; recall at {EFFORT} after it")
+    lines = []
+    for count, each in inserted.items():
+        for name, one in each.items():
+            compared = "" if name == "ours" else ratio(each["ours"]["rows_per_second"], one["rows_per_second"])
+            lines.append([name, str(count), number(one["rows_per_second"]), compared, f"{one['recall']:.4f}"])
+    print(table(["", "threads", "rows/s", "ours / peer", "recall"], lines), flush=True)
+
+
+def appends(data: DataSet, threads: int, rounds: int) -> dict[str, float]:
+    """Rows a second by dtype: a database filled batch by batch, from nothing, as the set's rows and as float32."""
+    rows = np.resize(data.base, (APPENDED, data.base.shape[1]))
+    forms = {str(rows.dtype): rows, "float32": rows.astype(np.float32)}
+
+    def fill(rows: np.ndarray) -> None:
+        db = omendb.DB(metric=data.metric, build_threshold=len(rows) + 1, threads=threads)
+        for start in range(0, len(rows), BATCH):
+            db.add_batch(rows[start : start + BATCH])
+
+    seconds = in_turn({name: partial(fill, rows) for name, rows in forms.items()}, rounds)
+    return {name: APPENDED / float(np.median(taken)) for name, taken in seconds.items()}
