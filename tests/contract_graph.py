@@ -17,7 +17,10 @@ Generator = np.random.Generator
 ALPHAS = ((6, 5), (1, 1), (2, 1))
 TILES = (3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 23, 24, 25)  # around multiples of the rows that a register tile holds
 BLOCKS = (63, 64, 65, 127, 128, 129)
-METRICS_OF = dict.fromkeys(("pick", "prune", "link", "score"), ("l2", "wide")) | {"beam": ("l2", "ip", "wide")}
+METRICS_OF = dict.fromkeys(("pick", "prune", "link", "score"), ("l2", "wide")) | {
+    "beam": ("l2", "ip", "wide"),
+    "reach": ("l2",),
+}
 HEAVY = ("leaf of 512", "many nodes")  # drawn once for each metric
 
 
@@ -174,9 +177,7 @@ def make_score(rng: Generator, case: Any) -> Call:
 # ---- beam ----------------------------------------------------------------------------------------------------------
 
 
-def beam_call(
-    queries: CodeRows, points: CodeRows, neighbours: np.ndarray, entries: np.ndarray, beam: int, width: int
-) -> Call:
+def beam_call(queries: CodeRows, points: CodeRows, neighbours: np.ndarray, entries: np.ndarray, beam: int, width: int) -> Call:
     args = {"queries": queries, "points": points, "neighbours": neighbours, "entries": entries, "beam": beam, "width": width}
     return Call("beam", args)
 
@@ -235,6 +236,23 @@ def make_beam(rng: Generator, case: Any) -> Call:
     return beam_call(queries, points, lists, entries, beam, width)
 
 
+# ---- reach ---------------------------------------------------------------------------------------------------------
+
+
+def make_reach(rng: Generator, case: Any) -> Call:
+    """Few edges a node, so that a walk ends before it has seen everything."""
+    n = {"one node": 1, "no nodes": 0, "many nodes": int(rng.integers(1000, 1300))}.get(case.name, rows_for(case.dim))
+    degree = {"degree one": 1, "no neighbours": 0}.get(case.name, int(rng.integers(1, 5)))
+    lists = rng.integers(0, max(1, n), (n, degree)).astype(np.int32)
+    lists[rng.random(lists.shape) < (0.9 if case.name == "empty lists" else 0.4)] = -1
+    if case.name == "chain" and degree:
+        lists[:] = -1
+        lists[:, -1] = np.arange(1, n + 1) % n
+    start = rng.integers(0, max(1, n), {"no start": 0, "one node": 2}.get(case.name, int(rng.integers(1, 4)) if n else 0))
+    reached = rng.random(n) < {"nothing reached": 0.0, "chain": 0.0, "all reached": 1.0}.get(case.name, 0.3)
+    return Call("reach", {"neighbours": lists, "start": start.astype(np.int32), "reached": reached})
+
+
 def shaped(rng: Generator, op: str, n: int, d: int, size: int, metric: str) -> Call:
     """A call of these sizes: size rows in a leaf, candidates in a line, ids to score, or places of a pool."""
     case = SimpleNamespace(name=str(rng.choice(["plain", "ties", "duplicates"])), metric=metric, dim=d)
@@ -258,6 +276,7 @@ MAKERS: dict[str, Callable[[Generator, Any], Call]] = {
     "link": make_link,
     "score": make_score,
     "beam": make_beam,
+    "reach": make_reach,
 }
 NAMES: dict[str, tuple[str, ...]] = {
     "pick": ("ties", "duplicates", "zeros", "largest", "no rows", "no leaves", "leaf of 1", "leaf of 2", "empty leaves",
@@ -272,4 +291,6 @@ NAMES: dict[str, tuple[str, ...]] = {
     "beam": ("ties", "duplicates", "zeros", "largest", "one node", "no nodes", "no queries", "one query", "no entries",
              "entries none", "many entries", "no neighbours", "degree one", "chain", "self loops", "repeats", "holes",
              "empty lists", "unreachable", "many nodes", "many queries", "blocks", "beam blocks", "beam one", "beam over"),
+    "reach": ("plain", "one node", "no nodes", "many nodes", "degree one", "no neighbours", "empty lists", "chain", "no start",
+              "nothing reached", "all reached"),
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import contract_graph
 import numpy as np
 import pytest
 from contract_cases import TABLE
@@ -192,6 +193,30 @@ def searching(
     return beam_
 
 
+# ---- reach ---------------------------------------------------------------------------------------------------------
+
+
+def reaching(
+    *, start: slice = slice(None), columns: slice = slice(None), through: bool = False, fronts: int = 10**9,
+    forget: bool = False,
+) -> Op:  # fmt: skip
+    """reach; without arguments as the contract wants it."""
+
+    def reach(neighbours, start_, reached, *, threads):
+        out, front = reached & (not forget), set(start_[start].tolist())
+        walked: set[int] = set()
+        for _ in range(fronts):
+            if not front:
+                break
+            walked |= front
+            near = {other for node in front for other in neighbours[node, columns].tolist() if other >= 0} - walked
+            out[list(front)] = True
+            front = {other for other in near if through or not reached[other]}
+        return out
+
+    return lambda neighbours, start, reached, *, threads: reach(neighbours, start, reached, threads=threads)
+
+
 MUTANTS: dict[str, tuple[str, Op]] = {
     "pick, ties to the larger id": ("pick", picking(order=larger_id_first)),
     "pick, reservoir's ties to the larger id": ("pick", picking(cut_order=larger_id_first)),
@@ -233,12 +258,18 @@ MUTANTS: dict[str, tuple[str, Op]] = {
     "beam, 64 nodes are one": ("beam", searching(same=lambda node: node % 64)),
     "beam, two nodes are one": ("beam", searching(same=lambda node: node // 2)),
     "beam, last entry skipped": ("beam", searching(entry=slice(None, -1))),
+    "reach, last start skipped": ("reach", reaching(start=slice(None, -1))),
+    "reach, last column skipped": ("reach", reaching(columns=slice(None, -1))),
+    "reach, through what is reached": ("reach", reaching(through=True)),
+    "reach, one front": ("reach", reaching(fronts=1)),
+    "reach, forgets what was reached": ("reach", reaching(forget=True)),
 }
 SOUND: dict[str, tuple[str, Op]] = {  # the same scaffolding with nothing wrong in it
     "pick": ("pick", picking()),
     "prune": ("prune", pruning()),
     "link": ("link", linking()),
     "score": ("score", scoring()),
+    "reach": ("reach", reaching()),
     "beam": ("beam", searching()),
     "beam, nodes scored again": ("beam", searching(rescore=True)),  # dearer, and the same pool: what left it is beyond its end
 }
@@ -257,5 +288,5 @@ def test_nothing_is_caught_where_nothing_is_wrong(pytestconfig, name):
 
 
 def test_every_op_of_the_graph_has_mutants():
-    assert {op for op, _ in MUTANTS.values()} == {op for op, _ in SOUND.values()} == {"pick", "prune", "link", "score", "beam"}
+    assert {op for op, _ in MUTANTS.values()} == {op for op, _ in SOUND.values()} == set(contract_graph.MAKERS)
     assert all(callable(getattr(reference, op)) for op, _ in SOUND.values())

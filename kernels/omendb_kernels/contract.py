@@ -113,9 +113,7 @@ class Backend(Protocol):
         passes of the rotation, or None for no rotation. scales: float64 (1,) for all rows, or (n,), one a row.
         """
 
-    def nearest(
-        self, queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_] | None, *, threads: int
-    ) -> Int64s:
+    def nearest(self, queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_] | None, *, threads: int) -> Int64s:
         """int64 (m, k): each query's k smallest keys, ascending; score = D(query, point).
 
         Rows that the mask refuses never appear; fewer than k allowed rows leave NO_KEY at the end. Cost m * n * D.
@@ -146,9 +144,7 @@ class Backend(Protocol):
 
     # ---- the graph: rows are nodes, every decision is made on D ---------------------------------------------------------
 
-    def pick(
-        self, points: CodeRows, members: Int32s, offsets: Int64s, k: int, width: int, *, threads: int
-    ) -> Int64s:
+    def pick(self, points: CodeRows, members: Int32s, offsets: Int64s, k: int, width: int, *, threads: int) -> Int64s:
         """int64 (n, width): each row's reservoir, keys ascending, NO_KEY behind.
 
         Leaf i is members[offsets[i] : offsets[i + 1]], rows ascending, none twice. In each leaf every row proposes the edges
@@ -187,4 +183,11 @@ class Backend(Protocol):
         Then, again and again, the `width` smallest nodes of the pool that were not expanded yet are expanded together: all
         their neighbours not scored before are scored, and the `beam` smallest keys of all scored stay in the pool. It ends
         when all of the pool is expanded. A node is scored once. Cost: about 12 to 20 distances a place of the pool.
+        """
+
+    def reach(self, neighbours: Int32s, start: Int32s, reached: NDArray[np.bool_], *, threads: int) -> NDArray[np.bool_]:
+        """bool (n,): `reached`, `start`, and all that paths of the graph lead to from `start` through nodes not `reached` yet.
+
+        neighbours: int32 (n, degree), -1 = none, anywhere in a line. start: int32 (s,) nodes, reached or not. reached: bool
+        (n,), left as it is. Cost: a look at every edge on the way.
         """

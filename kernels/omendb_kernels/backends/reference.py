@@ -91,9 +91,7 @@ def _code_distance(a: CodeRows, i: int, b: CodeRows, j: int) -> int:
     return int(a.norms[i]) + int(b.norms[j]) - 2 * dot
 
 
-def nearest(
-    queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_] | None, *, threads: int = 1
-) -> Int64s:
+def nearest(queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_] | None, *, threads: int = 1) -> Int64s:
     """See contract.py."""
     out = np.full((len(queries.codes), k), NO_KEY, np.int64)
     for q in range(len(queries.codes)):
@@ -244,3 +242,15 @@ def beam(
             fresh = [int(other) for node in chosen for other in neighbours[node]]
         pools.append([distance * 2**32 + node for distance, node in pool])
     return _lines(pools, beam)
+
+
+def reach(neighbours: Int32s, start: Int32s, reached: NDArray[np.bool_], *, threads: int = 1) -> NDArray[np.bool_]:
+    """See contract.py."""
+    found = set(np.flatnonzero(reached).tolist())
+    waiting = start.tolist()
+    found.update(waiting)
+    while waiting:
+        near = {int(other) for other in neighbours[waiting.pop()] if other >= 0} - found
+        found |= near
+        waiting.extend(near)
+    return np.isin(np.arange(len(reached)), list(found))

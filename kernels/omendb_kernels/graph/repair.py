@@ -9,7 +9,6 @@ always links at least one, and the rounds end.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..contract import Backend, CodeRows, Int32s
 from ..keys import unpack
@@ -22,9 +21,8 @@ def repair(points: CodeRows, neighbours: Int32s, router: Int32s, nodes: Int32s, 
 
     Proposals are decided by (distance, id). Cost: a walk over the edges, and a scan of the codes for each proposing node.
     """
-    root = _root(neighbours, router)
-    reached = np.zeros(len(neighbours), np.bool_)
-    _walk(neighbours, root, reached)
+    root, nobody = _root(neighbours, router), np.zeros(len(neighbours), np.bool_)
+    reached = ops.reach(neighbours, root, nobody, threads=threads)
     slots, links = neighbours[:, -1], 0
     while True:
         missing = nodes[~reached[nodes]]
@@ -34,8 +32,7 @@ def repair(points: CodeRows, neighbours: Int32s, router: Int32s, nodes: Int32s, 
         free = reached & (slots < 0)
         if not free.any():  # slots of earlier repairs, by now needless: begin anew, each link then brings a free slot
             slots[:] = -1
-            reached[:] = False
-            _walk(neighbours, root, reached)
+            reached = ops.reach(neighbours, root, nobody, threads=threads)
             continue
         keys = ops.nearest(points.take(asking), points.take(slice(0, len(neighbours))), 1, free, threads=threads)
         distances, targets = (column[:, 0] for column in unpack(keys))
@@ -44,7 +41,7 @@ def repair(points: CodeRows, neighbours: Int32s, router: Int32s, nodes: Int32s, 
         chosen = order[first]
         slots[targets[chosen]] = asking[chosen]
         links += len(chosen)
-        _walk(neighbours, asking[chosen], reached)
+        reached = ops.reach(neighbours, asking[chosen], reached, threads=threads)
 
 
 def _root(neighbours: Int32s, router: Int32s) -> Int32s:
@@ -55,20 +52,4 @@ def _root(neighbours: Int32s, router: Int32s) -> Int32s:
         ends = ends[ends >= 0]
     if not len(ends):
         return router[:1]
-    found, counts = np.unique(ends, return_counts=True)
-    return found[counts.argmax() :][:1]
-
-
-def _walk(neighbours: Int32s, start: Int32s, reached: NDArray[np.bool_]) -> None:
-    """Mark all nodes that can be reached from `start`."""
-    new = np.zeros(len(reached), np.bool_)
-    new[start] = True
-    while True:
-        front = np.flatnonzero(new)
-        if not len(front):
-            return
-        reached[front] = True
-        new[front] = False
-        near = neighbours[front].ravel()
-        near = near[near >= 0]
-        new[near[~reached[near]]] = True
+    return np.array([np.bincount(ends).argmax()], np.int32)

@@ -81,12 +81,3 @@ if QUADS:
 
 else:
     shifted_dot = code_dot
-
-
-@njit(**JIT)
-def code_distance(codes: Any, norms: Any, wide: Any, a: Any, b: Any) -> Any:
-    """int32 distance of rows a and b."""
-    dot = code_dot(codes[a], codes[b])
-    if len(wide):
-        dot = np.int32(dot + wide[a] * wide[b])
-    return np.int32(norms[a] + norms[b] - np.int32(2) * dot)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ...contract import NO_KEY
 from ._rows import JIT
 
 _LANES = 8
@@ -102,3 +104,13 @@ def place_in(keys: Any, key: Any) -> Any:
             first += half
         left -= half
     return first * 8 + _shift_in(keys, key, first, last)
+
+
+@njit(**JIT)
+def append_sorted(keys: Any, count: Any, key: Any) -> Any:
+    """`insert_sorted` for keys that mostly come in order; `count` are there already, and their new number comes back."""
+    if count < len(keys) and (count == 0 or key > keys[count - 1]):
+        keys[count] = key
+        return count + 1
+    insert_sorted(keys, key)
+    return count + np.int64(count < len(keys) and keys[min(count, len(keys) - 1)] != NO_KEY)

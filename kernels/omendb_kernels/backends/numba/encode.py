@@ -58,6 +58,7 @@ def encode_rows(
     data: Any, divisors: Any, offset: Any, signs: Any, size: Any, starts0: Any, starts1: Any, scales: Any,
     first: Any, last: Any, codes: Any, norms: Any, errors: Any,
 ) -> None:  # fmt: skip
+    """`encode` of rows first..last into codes, norms, errors. divisors: lengths, or none of them."""
     dim = data.shape[1]
     padded = np.zeros((dim + LANES - 1) // LANES * LANES)
     y, error = padded[:dim], np.empty(dim)

@@ -9,9 +9,9 @@ from numba import njit
 
 from ...contract import NO_KEY, CodeRows, Int32s, Int64s
 from ...parallel import blocks, run
-from ._codes import code_distance, prefetch, readable_codes
+from ._codes import prefetch, query_shift, readable_codes, shifted_dot
 from ._rows import JIT, unlocked
-from ._sorted import insert_sorted
+from ._sorted import append_sorted, insert_sorted
 
 BLOCK = 4096
 
@@ -61,10 +61,15 @@ def _fill(place_of: Any, sources: Any, kept: Any, cursor: Any, back: Any) -> Non
 @njit(**JIT)
 def _nearest(own: Any, starts: Any, back: Any, first: Any, last: Any, out: Any) -> None:
     for i in range(first, last):
-        for j in range(own.shape[1]):
-            if own[i, j] == NO_KEY:
-                break
-            insert_sorted(out[i], own[i, j])
+        ascending = True
+        for j in range(1, own.shape[1]):
+            ascending &= own[i, j - 1] < own[i, j] or own[i, j] == NO_KEY
+        if ascending:
+            room = min(own.shape[1], out.shape[1])
+            out[i, :room] = own[i, :room]
+        else:
+            for key in own[i]:
+                insert_sorted(out[i], key)
         for j in range(starts[i], starts[i + 1]):
             insert_sorted(out[i], back[j])
 
@@ -91,8 +96,13 @@ def _score(codes: Any, norms: Any, wide: Any, rows: Any, ids: Any, out: Any) -> 
             for j in range(ids.shape[1]):
                 if ids[i + 1, j] >= 0:
                     prefetch(codes, np.int64(ids[i + 1, j]))
+        code, count = codes[row], 0
+        norm = np.int32(norms[row] + np.int32(2) * query_shift(code))
         for j in range(ids.shape[1]):
             other = np.int64(ids[i, j])
             if other >= 0 and other != row:
-                key = (np.int64(code_distance(codes, norms, wide, row, other)) << 32) | other
-                insert_sorted(out[i], key)
+                dot = shifted_dot(code, codes[other])
+                if len(wide):
+                    dot = np.int32(dot + wide[row] * wide[other])
+                key = (np.int64(np.int32(norm + norms[other] - np.int32(2) * dot)) << 32) | other
+                count = append_sorted(out[i], count, key)

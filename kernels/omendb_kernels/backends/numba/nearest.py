@@ -53,7 +53,7 @@ def nearest(queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_]
         part, first, last = task
         start, stop = part * n // parts, (part + 1) * n // parts
         if last - first < FEW:
-            scan_rows(*own, *others, allowed, first, last, start, stop, heaps[part])
+            _scan(*own, *others, allowed, first, last, start, stop, heaps[part])
         else:
             _tiles(*own, *others, allowed, first, last, start, stop, chunk, heaps[part])
 
@@ -96,7 +96,7 @@ def _tiles(
 
 
 @njit(**JIT)
-def scan_rows(
+def _scan(
     query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, allowed: Any,
     first: Any, last: Any, start: Any, stop: Any, heaps: Any,
 ) -> None:  # fmt: skip

@@ -52,6 +52,7 @@ def rerank_rows(
     queries: Any, data: Any, candidates: Any, lower: Any, lengths: Any, metric: Any, first: Any, last: Any,
     keys: Any,
 ) -> None:  # fmt: skip
+    """`rerank` of queries first..last, float64, into keys, heaps full of NO_KEY. lower, lengths: or none of them."""
     for q in range(first, last):
         query = queries[q]
         query_length = np.sqrt(lane_dot(query, query)) if metric == COSINE else 1.0

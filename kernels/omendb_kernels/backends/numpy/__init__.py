@@ -7,6 +7,7 @@ from .link import link, score
 from .nearest import nearest
 from .pick import pick
 from .prune import prune
+from .reach import reach
 from .rerank import rerank
 
 NAME = "numpy"
@@ -21,6 +22,7 @@ __all__ = [
     "pairwise",
     "pick",
     "prune",
+    "reach",
     "rerank",
     "score",
 ]
