@@ -22,7 +22,8 @@ from .tables import number, phases
 from .timing import in_turn
 
 NOISE = 4  # a jittered value differs by at most so much
-CLUSTERS, CLUSTERED = 20, 1000
+CLUSTERS, CLUSTERED = 20, 1000  # the densest of PROBED rows, and queries near them
+PROBED = 2000
 SEED = 7
 
 
@@ -58,12 +59,19 @@ def grown(base: np.ndarray, rows: int, random: np.random.Generator) -> np.ndarra
     return large
 
 
+def densest(data: DataSet, random: np.random.Generator) -> np.ndarray:
+    """Of PROBED rows the CLUSTERS whose K-th neighbour is nearest, (CLUSTERS, d)."""
+    probed = data.base[random.choice(len(data.base), min(PROBED, len(data.base)), replace=False)]
+    distances, _ = ok.knn(probed, data.base, K + 1, data.metric)  # each finds itself first
+    return probed[np.argsort(distances[:, -1], kind="stable")[:CLUSTERS]]
+
+
 def _measure(data: DataSet, rows: int, threads: int) -> dict[str, Any]:
-    """In the child. Clustered queries: near a few rows only, so few of the router's nodes must lead to all answers."""
+    """In the child. Clustered queries: near a few rows only, so that few of the router's nodes must lead to all answers."""
     random = np.random.default_rng(SEED)
     large = DataSet(data.name, data.metric, grown(data.base, rows, random), data.queries)
-    centres = data.base[random.choice(len(data.base), CLUSTERS, replace=False)]
-    asked = {"queries": data.queries, "clustered": jitter(np.repeat(centres, CLUSTERED // CLUSTERS, axis=0), random)}
+    crowd = np.repeat(densest(data, random), CLUSTERED // CLUSTERS, axis=0)
+    asked = {"queries": data.queries, "clustered": jitter(crowd, random)}
     index, built = measured("ours", large.base, large.metric, threads)
     assert isinstance(index, Ours)
     assert index.report is not None

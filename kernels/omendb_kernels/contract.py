@@ -95,7 +95,7 @@ class Backend(Protocol):
     """The functions of a backend module. `threads` never changes an answer.
 
     A backend may have one more, a shortcut for few queries that gives nothing new (graph/search.py composes the same of the
-    others): few(plan) -> search(queries float64 (m, d), k, beam) -> distances (m, k), ids (m, k), and the fewest rows
+    others): few(plan) -> search(queries float32 (m, d), k, beam) -> distances (m, k), ids (m, k), and the fewest rows
     that one of them found.
     """
 

@@ -97,7 +97,7 @@ def _few(graph: Graph, points: PointSet, queries: Rows, k: int, beam: int) -> tu
     if known is not points or owner is not ops:
         search = ops.few(_plan(graph, points))
         graph.shortcut["few"] = (points, ops, search)
-    distances, ids, least = search(queries.float32().astype(np.float64), k, beam)
+    distances, ids, least = search(queries.float32(), k, beam)
     return (distances, ids) if least >= min(k, graph.present) else None
 
 

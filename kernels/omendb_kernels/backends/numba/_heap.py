@@ -29,6 +29,15 @@ def replace_root(heap: Any, key: Any) -> None:
 
 
 @njit(**JIT)
+def sort_heap(heap: Any) -> None:
+    """A heap becomes an ascending list."""
+    for end in range(len(heap) - 1, 0, -1):
+        largest, key = heap[0], heap[end]
+        replace_root(heap[:end], key)
+        heap[end] = largest
+
+
+@njit(**JIT)
 def push_places(heap: Any, scores: Any, places: Any, count: Any, base: Any, first: Any) -> None:
     """The keys (base + scores[j], first + j) of the `count` first places j into the heap."""
     for i in range(count):

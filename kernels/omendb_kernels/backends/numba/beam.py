@@ -36,17 +36,23 @@ def beam(
     m = len(queries.codes)
     pools = np.full((m, beam), NO_KEY, np.int64)
     size = max(1, min(BLOCK, -(-m // threads)))
-    run(lambda part: search_lists(*own, *others, lists, starts, width, *part, pools), blocks(m, size), threads)
+
+    def part(bounds: tuple[int, int]) -> None:
+        here = slice(*bounds)
+        search_lists(*(column[here] for column in own), *others, lists, starts[here], width, pools[here])
+
+    run(part, blocks(m, size), threads)
     return pools
 
 
 @njit(**JIT)
 def search_lists(
     query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, lists: Any, entries: Any,
-    width: Any, first: Any, last: Any, pools: Any,
+    width: Any, pools: Any,
 ) -> None:  # fmt: skip
-    """`beam` for queries first..last; lists and entries as uint32."""
-    flights = min(IN_FLIGHT, last - first)
+    """`beam` into pools full of NO_KEY; lists and entries as uint32."""
+    last = len(query_codes)
+    flights = min(IN_FLIGHT, last)
     capacity = pools.shape[1]
     most = (max(entries.shape[1], lists.shape[1] * width) + WIDTH - 1) // WIDTH * WIDTH
     seen = np.zeros((flights, len(lists) // 64 + 1), np.uint64)
@@ -57,7 +63,7 @@ def search_lists(
     cursors, taken = np.zeros(flights, np.int64), np.zeros(flights, np.int64)
     query_of, shifts = np.full(flights, -1, np.int64), np.empty(flights, np.int32)
     scores, places = np.empty(most, np.int32), np.empty(most, np.int32)
-    waiting, active = first, 0
+    waiting, active = 0, 0
     while waiting < last or active:
         for s in range(flights):
             count = 0
@@ -68,9 +74,11 @@ def search_lists(
                 q = query_of[s] = waiting
                 waiting, active = waiting + 1, active + 1
                 shifts[s] = query_norms[q] + np.int32(2) * query_shift(query_codes[q])
-                keys[s, :], marks[s], cursors[s] = NO_KEY, 0, 0
+                for j in range(keys.shape[1]):
+                    keys[s, j] = NO_KEY
+                marks[s], cursors[s] = 0, 0
                 seen[s, -1] |= np.uint64(1) << np.uint64(len(lists) & 63)
-                count = _unseen(entries[q], seen[s], len(lists), fresh[s], 0)
+                count = _unseen(entries[q], seen[s], len(lists), fresh[s], count)
             asked[s] = count
             for j in range(count):
                 prefetch(codes, np.int64(fresh[s, j]))
@@ -118,7 +126,8 @@ def _unseen(row: Any, seen: Any, n: Any, fresh: Any, count: Any) -> Any:
 def _into(keys: Any, capacity: Any, fresh: Any, scores: Any, count: Any, places: Any) -> Any:
     """The `count` first scores into the pool, as far as they belong there; gives the first place that changed."""
     steps = (count + WIDTH - 1) // WIDTH
-    scores[count : steps * WIDTH] = NO_SCORE
+    for j in range(count, steps * WIDTH):
+        scores[j] = NO_SCORE
     changed = capacity
     # Most are refused: sixteen at a time, then those that are left one by one.
     bound = np.int32(min(keys[capacity - 1] >> 32, np.int64(NO_SCORE - 1)))
@@ -163,5 +172,7 @@ def _give(keys: Any, pool: Any) -> None:
 @njit(**JIT)
 def _wider(touched: Any) -> Any:
     wider = np.empty((touched.shape[0], 2 * touched.shape[1]), np.uint32)
-    wider[:, : touched.shape[1]] = touched
+    for s in range(touched.shape[0]):
+        for j in range(touched.shape[1]):
+            wider[s, j] = touched[s, j]
     return wider

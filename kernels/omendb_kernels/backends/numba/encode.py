@@ -46,8 +46,9 @@ def encode(
     offset, scales = unlocked(offset), unlocked(scales)
 
     def part(bounds: tuple[int, int]) -> None:
-        first, last = bounds
-        encode_rows(data, divisors, offset, flips, size, starts[0], starts[1], scales, first, last, codes, norms, errors)
+        here = slice(*bounds)
+        own = scales[here] if len(scales) > 1 else scales
+        encode_rows(data[here], divisors[here], offset, flips, size, *starts, own, codes[here], norms[here], errors[here])
 
     run(part, blocks(n, BLOCK), threads)
     return codes, norms, errors
@@ -56,13 +57,13 @@ def encode(
 @njit(**JIT)
 def encode_rows(
     data: Any, divisors: Any, offset: Any, signs: Any, size: Any, starts0: Any, starts1: Any, scales: Any,
-    first: Any, last: Any, codes: Any, norms: Any, errors: Any,
+    codes: Any, norms: Any, errors: Any,
 ) -> None:  # fmt: skip
-    """`encode` of rows first..last into codes, norms, errors. divisors: lengths, or none of them."""
+    """`encode` into codes full of zeros, norms, errors. divisors: lengths, or none of them."""
     dim = data.shape[1]
     padded = np.zeros((dim + LANES - 1) // LANES * LANES)
     y, error = padded[:dim], np.empty(dim)
-    for i in range(first, last):
+    for i in range(len(data)):
         divisor = divisors[i] if len(divisors) else 1.0
         widen(data[i], padded)
         for j in range(dim):

@@ -14,7 +14,7 @@ from numba import njit
 from ...codec import padded_dim, rotation_blocks
 from ...contract import NO_KEY, Float32s, Float64s, Int64s, SearchPlan
 from ._codes import readable_codes
-from ._heap import bits_to_float, ordered_bits, replace_root
+from ._heap import bits_to_float, ordered_bits, replace_root, sort_heap
 from ._rows import JIT, lane_dot, readable, unlocked
 from ._scores import NO_SCORE, WIDTH, below, settle
 from ._tile import new_panels, products_of_one, shift_of
@@ -26,7 +26,7 @@ from .rerank import COSINE, rerank_rows
 IP = 2
 
 
-def few(plan: SearchPlan) -> Callable[[Float64s, int, int], tuple[Float32s, Int64s, int]]:
+def few(plan: SearchPlan) -> Callable[[Float32s, int, int], tuple[Float32s, Int64s, int]]:
     """See contract.py."""
     size, passes = rotation_blocks(plan.offset.size) if plan.signs is not None else (0, [[], []])
     turn = (
@@ -42,23 +42,24 @@ def few(plan: SearchPlan) -> Callable[[Float64s, int, int], tuple[Float32s, Int6
 
     prepared = (*turn, *coding, *router, *lists, *twins, *vectors)
 
-    def search(queries: Float64s, k: int, beam: int) -> tuple[Float32s, Int64s, int]:
+    def search(queries: Float32s, k: int, beam: int) -> tuple[Float32s, Int64s, int]:
         distances, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        return distances, ids, _few(queries, *prepared, beam, distances, ids)
+        return distances, ids, _few(unlocked(queries), *prepared, beam, distances, ids)
 
     return search
 
 
 @njit(**JIT)
 def _few(
-    queries: Any, signs: Any, size: Any, starts0: Any, starts1: Any, offset: Any, scale: Any, lossless: Any, code_dim: Any,
+    asked: Any, signs: Any, size: Any, starts0: Any, starts1: Any, offset: Any, scale: Any, lossless: Any, code_dim: Any,
     router: Any, panels: Any, bias: Any, codes: Any, norms: Any, lists: Any, width: Any,
     twin_heads: Any, twin_rows: Any, most_twins: Any, vectors: Any, lengths: Any, metric: Any,
     beam: Any, distances: Any, ids: Any,
 ) -> Any:  # fmt: skip
-    m, dim = queries.shape
+    m, dim = asked.shape
+    queries = asked.astype(np.float64)
     query_codes, query_norms, errors = np.zeros((m, code_dim), np.int8), np.empty(m, np.int32), np.empty(m)
-    scales, divisors = np.full(max(m, 2), scale), np.empty(m if metric == COSINE else 0)
+    scales, divisors = np.full(m, scale), np.empty(m if metric == COSINE else 0)
     whole = np.zeros(m, np.bool_)
     for q in range(m):
         whole[q] = lossless and _is_code(queries[q], np.float64(offset[0]))
@@ -67,9 +68,10 @@ def _few(
         elif metric == IP:
             scales[q] = 1.0 if whole[q] else _own_scale(queries[q], signs, size, starts0, starts1)
     centre = np.zeros(dim, np.float32) if metric == IP else offset
-    encode_rows(queries, divisors, centre, signs, size, starts0, starts1, scales, 0, m, query_codes, query_norms, errors)
+    encode_rows(asked, divisors, centre, signs, size, starts0, starts1, scales, query_codes, query_norms, errors)
     if metric == IP:
-        query_norms[:] = 0
+        for q in range(m):
+            query_norms[q] = 0
     nothing, unknown = np.empty(0, np.int32), np.empty((m, 0))
     entries = np.empty((m, 1), np.uint32)
     dots, scores, places = np.empty((1, len(bias)), np.int32), np.empty(len(bias), np.int32), np.empty(len(bias), np.int32)
@@ -80,7 +82,7 @@ def _few(
         below(scores, steps, least, places)  # ascending: the first is the smallest of equals
         entries[q, 0] = router[places[0]]
     pools = np.full((m, beam), NO_KEY, np.int64)
-    search_lists(query_codes, query_norms, nothing, codes, norms, nothing, lists, entries, width, 0, m, pools)
+    search_lists(query_codes, query_norms, nothing, codes, norms, nothing, lists, entries, width, pools)
     keys = np.full((m, ids.shape[1]), NO_KEY, np.int64)
     fewest = len(vectors)
     for q in range(m):
@@ -93,9 +95,10 @@ def _few(
             _keep_scores(pool[:found], 0.5 if metric == IP else 1.0, keys[q])
         else:
             chosen = np.empty((1, found), np.int32)
-            chosen[0] = (pool[:found] & 0xFFFFFFFF).astype(np.int32)
-            rerank_rows(queries[q : q + 1], vectors, chosen, unknown, lengths, metric, 0, 1, keys[q : q + 1])
-        keys[q].sort()
+            for j in range(found):
+                chosen[0, j] = pool[j] & 0xFFFFFFFF
+            rerank_rows(queries[q : q + 1], vectors, chosen, unknown, lengths, metric, keys[q : q + 1])
+        sort_heap(keys[q])
         for j in range(keys.shape[1]):
             there = keys[q, j] != NO_KEY
             distances[q, j] = bits_to_float(keys[q, j] >> 32) if there else np.float32(np.inf)
@@ -143,20 +146,34 @@ def _with_twins(pool: Any, heads: Any, rows: Any, most: Any) -> Any:
     size = len(pool)
     while size and pool[size - 1] == NO_KEY:
         size -= 1
-    firsts = np.searchsorted(heads, (pool[:size] & 0xFFFFFFFF).astype(np.int32), side="left")
+    firsts = np.empty(size, np.int64)
     more = 0
     for i in range(size):
-        place = firsts[i]
+        firsts[i] = place = _first_at(heads, pool[i] & 0xFFFFFFFF)
         while place < len(heads) and heads[place] == pool[i] & 0xFFFFFFFF and more < most:
             place, more = place + 1, more + 1
     out = np.empty(size + more, np.int64)
-    out[:size] = pool[:size]
+    for i in range(size):
+        out[i] = pool[i]
     for i in range(size):
         place = firsts[i]
         while size < len(out) and place < len(heads) and heads[place] == pool[i] & 0xFFFFFFFF:
             out[size] = (pool[i] & -4294967296) | np.int64(rows[place])
             place, size = place + 1, size + 1
     return out
+
+
+@njit(**JIT)
+def _first_at(heads: Any, head: Any) -> Any:
+    """The first place of the ascending heads that is not below `head`."""
+    low, high = 0, len(heads)
+    while low < high:
+        middle = (low + high) >> 1
+        if heads[middle] < head:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @njit(**JIT)

@@ -65,8 +65,8 @@ def _nearest(own: Any, starts: Any, back: Any, first: Any, last: Any, out: Any) 
         for j in range(1, own.shape[1]):
             ascending &= own[i, j - 1] < own[i, j] or own[i, j] == NO_KEY
         if ascending:
-            room = min(own.shape[1], out.shape[1])
-            out[i, :room] = own[i, :room]
+            for j in range(min(own.shape[1], out.shape[1])):
+                out[i, j] = own[i, j]
         else:
             for key in own[i]:
                 insert_sorted(out[i], key)

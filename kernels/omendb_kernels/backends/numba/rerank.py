@@ -40,7 +40,8 @@ def rerank(
     keys = np.full((m, k), NO_KEY, np.int64)
 
     def part(block: tuple[int, int]) -> None:
-        rerank_rows(values, data, chosen, bounds, sizes, metric, block[0], block[1], keys)
+        here = slice(*block)
+        rerank_rows(values[here], data, chosen[here], bounds[here], sizes, metric, keys[here])
 
     run(part, blocks(m, max(1, -(-m // (4 * threads)))), threads)
     keys.sort(axis=1)
@@ -49,11 +50,10 @@ def rerank(
 
 @njit(**JIT)
 def rerank_rows(
-    queries: Any, data: Any, candidates: Any, lower: Any, lengths: Any, metric: Any, first: Any, last: Any,
-    keys: Any,
+    queries: Any, data: Any, candidates: Any, lower: Any, lengths: Any, metric: Any, keys: Any
 ) -> None:  # fmt: skip
-    """`rerank` of queries first..last, float64, into keys, heaps full of NO_KEY. lower, lengths: or none of them."""
-    for q in range(first, last):
+    """`rerank` of float64 queries into keys, heaps full of NO_KEY. lower, lengths: or none of them."""
+    for q in range(len(queries)):
         query = queries[q]
         query_length = np.sqrt(lane_dot(query, query)) if metric == COSINE else 1.0
         heap = keys[q]
