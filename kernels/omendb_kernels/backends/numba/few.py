@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from ...codec import padded_dim, rotation_blocks
-from ...contract import NO_KEY, Float32s, Float64s, Int64s, SearchPlan
+from ...contract import NO_KEY, Float32s, Int64s, SearchPlan
 from ._codes import readable_codes
 from ._heap import bits_to_float, ordered_bits, replace_root, sort_heap
 from ._rows import JIT, lane_dot, readable, unlocked
