@@ -16,6 +16,7 @@ from .. import exact as exact_search
 from ..codec import sample_rows
 from ..contract import Backend, CodeRows, Int32s
 from ..dispatch import backend
+from ..parallel import blocks
 from .graph import MAX_BEAM, Graph, ids_of, no_lists, nodes_of, router_of
 from .insert import attach, pools_of
 from .partition import leaves
@@ -33,6 +34,7 @@ SAMPLE, SAMPLE_SHARE, LEAST_SAMPLE, SAMPLE_ITEM = 256, 50, 16, 4  # rows held ba
 TUNED_K = 10
 LEAST_BEAM = 20  # a pool of little more than k rests on luck where many queries are alike
 UNTUNED_BEAM = 64  # at least, where too few rows could be held back
+PARTS, LEAST_PART = 6, 16_384  # nodes are pruned and linked in so many parts, of so many at least: candidates take memory
 LADDER = 1.15  # each beam tried is so much larger than the one before
 
 
@@ -85,8 +87,7 @@ def build(
         held = held[:0]
     base = np.setdiff1d(nodes, held, assume_unique=True).astype(np.int32)
     clock.lap("twins")
-    neighbours = no_lists(total, settings)
-    fill_lists(codes, base, neighbours, settings, ops, threads, clock, points.nbytes)
+    neighbours = fresh_lists(codes, base, settings, ops, threads, clock, points.nbytes)
     clock.begin("repair")
     router = router_of(base, settings)
     facts.repaired = repair(codes, neighbours, router, base, ops, threads)
@@ -107,11 +108,10 @@ def build(
     return graph, facts
 
 
-def fill_lists(
-    codes: CodeRows, nodes: Int32s, neighbours: Int32s, settings: Settings, ops: Backend, threads: int,
-    clock: _Clock | None = None, held: int = 0,
-) -> None:  # fmt: skip
-    """The lists of `nodes`, in place, their reserved slots left free. held: bytes that the caller holds."""
+def fresh_lists(
+    codes: CodeRows, nodes: Int32s, settings: Settings, ops: Backend, threads: int, clock: _Clock | None = None, held: int = 0
+) -> Int32s:  # fmt: skip
+    """int32 (n, degree + 1): the lists of `nodes`, their reserved slots free. held: bytes that the caller holds."""
     clock = clock or _Clock(BuildFacts(), None)
     clock.begin("partition")
     if len(nodes) <= settings.small:
@@ -123,18 +123,27 @@ def fill_lists(
     clock.begin("pick")
     reservoir = ops.pick(codes, members, offsets, k, settings.reservoir, threads=threads)
     clock.lap("pick", held + members.nbytes + reservoir.nbytes)
+    parts = list(blocks(len(nodes), max(LEAST_PART, -(-len(nodes) // PARTS))))
+    # What is kept is written over the reservoirs it came from: a part is never longer than what was read before it.
+    kept = reservoir.ravel()[: len(nodes) * settings.degree].reshape(len(nodes), settings.degree)
     clock.begin("prune")
-    candidates = reservoir if len(nodes) == len(reservoir) else reservoir[nodes]
-    kept = ops.prune(codes, candidates, settings.degree, settings.alpha, threads=threads)
-    del reservoir, candidates
-    clock.lap("prune", held + 3 * kept.nbytes)
-    clock.begin("link")
-    linked = ops.link(nodes, kept, nodes, kept, settings.reservoir, threads=threads)
-    clock.lap("link", held + kept.nbytes + linked.nbytes)
-    clock.begin("prune")
-    pruned = ops.prune(codes, linked, settings.degree, settings.alpha, threads=threads)
-    neighbours[nodes, :-1] = ids_of(pruned)
-    clock.lap("prune", held + linked.nbytes + pruned.nbytes + neighbours.nbytes)
+    for start, stop in parts:
+        pruned = ops.prune(codes, reservoir[nodes[start:stop]], settings.degree, settings.alpha, threads=threads)
+        kept[start:stop] = pruned
+    clock.lap("prune", held + reservoir.nbytes + (settings.reservoir + settings.degree) * 8 * len(pruned))
+    neighbours = no_lists(len(codes.codes), settings)
+    held += reservoir.nbytes + neighbours.nbytes
+    for start, stop in parts:
+        some = nodes[start:stop]
+        clock.begin("link")
+        linked = ops.link(some, kept[start:stop], nodes, kept, settings.reservoir, threads=threads)
+        clock.lap("link", held + linked.nbytes)
+        clock.begin("prune")
+        pruned = ops.prune(codes, linked, settings.degree, settings.alpha, threads=threads)
+        neighbours[some, :-1] = ids_of(pruned)
+        clock.lap("prune", held + linked.nbytes + pruned.nbytes)
+        del linked, pruned  # before the next part makes its own
+    return neighbours
 
 
 def _tuned(graph: Graph, points: PointSet, held: Int32s, there: NDArray[np.bool_], recall: float, threads: int) -> Graph:

@@ -15,12 +15,13 @@ import numpy as np
 from ..codec import sample_rows
 from ..contract import Backend, CodeRows, Int32s, Int64s
 from ..keys import unpack
-from ..parallel import run
+from ..parallel import blocks, run
 from .settings import Settings
 
 LEADER_SHARE = 0.005
 MAX_LEADERS = 1000
 SHRUNK = 0.8  # an item that keeps more than this share of its parent was not split by distance: it is cut by order
+BLOCK = 1 << 16  # rows that look for their leaders at a time: their keys take memory
 ITEM = 1000  # numbers hashes of leaders apart from those of other samples
 
 
@@ -65,11 +66,16 @@ def _carve(points: CodeRows, item: _Item, settings: Settings, ops: Backend, thre
     count = min(max(-(-size // round(1 / LEADER_SHARE)), 2), MAX_LEADERS)
     leaders = np.sort(rows[sample_rows(size, count, item.number)])
     fanout = min(settings.fanout[item.level] if item.level < len(settings.fanout) else 1, count)
-    keys = ops.nearest(points.take(rows), points.take(leaders), fanout, None, threads=threads)
-    places = unpack(keys)[1].ravel().astype(np.int16)  # NumPy sorts 16 bits by radix
-    members = np.repeat(rows, fanout)[np.argsort(places, kind="stable")]  # by leader, then by row
-    cuts = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=count))])
-    clusters = [members[start:stop] for start, stop in itertools.pairwise(cuts.tolist()) if stop > start]
+    targets, pieces = points.take(leaders), [[] for _ in range(count)]  # type: tuple[CodeRows, list[list[Int32s]]]
+    for start, stop in blocks(size, BLOCK):
+        some = rows[start:stop]
+        places = unpack(ops.nearest(points.take(some), targets, fanout, None, threads=threads))[1].ravel().astype(np.int16)
+        members = np.repeat(some, fanout)[np.argsort(places, kind="stable")]  # by leader, then by row; 16 bits sort by radix
+        cuts = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=count))]).tolist()
+        for found, (low, high) in zip(pieces, itertools.pairwise(cuts), strict=True):
+            if high > low:
+                found.append(members[low:high])
+    clusters = [found[0] if len(found) == 1 else np.concatenate(found) for found in pieces if found]
     return [piece for cluster in clusters for piece in _halved(cluster, size)]
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..contract import NO_KEY, Backend, CodeRows, Int32s, Int64s
 from ..parallel import blocks
-from .build import fill_lists
+from .build import fresh_lists
 from .graph import Graph, ids_of, no_lists, nodes_of, router_of
 from .insert import link_back
 from .repair import repair
@@ -44,9 +44,7 @@ def _without(
 ) -> Int32s:
     """The lists of the `nodes` that stay."""
     if MANY * len(nodes) < (MANY - 1) * len(graph.nodes):
-        neighbours = no_lists(graph.rows, graph.settings)
-        fill_lists(points, nodes, neighbours, graph.settings, ops, threads)
-        return neighbours
+        return fresh_lists(points.take(slice(0, graph.rows)), nodes, graph.settings, ops, threads)
     neighbours = no_lists(graph.rows, graph.settings)
     neighbours[:] = graph.neighbours
     neighbours[~needed] = -1

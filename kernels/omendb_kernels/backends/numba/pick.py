@@ -21,7 +21,7 @@ from ._scores import NO_SCORE, WIDTH, below, settle
 from ._sorted import insert_sorted
 from ._tile import COLUMNS, ROWS, new_panels, pack, products, shift_of
 
-CHUNK = 1 << 20  # memberships whose edges are held before they are merged
+CHUNK = 1 << 18  # memberships whose edges are held before they are merged
 LEAVES = 16  # leaves a task
 BOTH = np.int64(1 << 31)  # in a key: its reverse is proposed by the other end as well (rows need 31 bits)
 MERGE_ROWS = 1 << 14  # rows of the reservoir that one merging task owns, at least
