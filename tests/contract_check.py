@@ -193,5 +193,5 @@ def set_blocks(patch: pytest.MonkeyPatch, backend: str, size: int) -> list[str]:
 
 def mutant(name: str, **replaced: Any) -> SimpleNamespace:
     """The oracle as a backend, some functions replaced."""
-    ops = ("lengths", "encode", "nearest", "rerank", "pairwise", "pick", "prune", "link", "score", "beam", "reach")
+    ops = ("lengths", "encode", "nearest", "rerank", "pairwise", "pick", "prune", "link", "score", "adopt", "beam", "reach")
     return SimpleNamespace(NAME=name, **{op: replaced.get(op, getattr(reference, op)) for op in ops})

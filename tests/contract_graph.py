@@ -17,7 +17,7 @@ Generator = np.random.Generator
 ALPHAS = ((6, 5), (1, 1), (2, 1))
 TILES = (3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 23, 24, 25)  # around multiples of the rows that a register tile holds
 BLOCKS = (63, 64, 65, 127, 128, 129)
-METRICS_OF = dict.fromkeys(("pick", "prune", "link", "score"), ("l2", "wide")) | {
+METRICS_OF = dict.fromkeys(("pick", "prune", "link", "score", "adopt"), ("l2", "wide")) | {
     "beam": ("l2", "ip", "wide"),
     "reach": ("l2",),
 }
@@ -236,6 +236,35 @@ def make_beam(rng: Generator, case: Any) -> Call:
     return beam_call(queries, points, lists, entries, beam, width)
 
 
+# ---- adopt ---------------------------------------------------------------------------------------------------------
+
+
+def make_adopt(rng: Generator, case: Any) -> Call:
+    """Lists as `adopt` meets them, and others that no pruning made: old neighbours that would strike each other out."""
+    n = rows_for(case.dim)
+    t = {"no rows": 0, "one row": 1, "all rows": n}.get(case.name, int(rng.integers(1, n)))
+    degree = {"degree one": 1, "degree over": n + 3}.get(case.name, int(rng.integers(1, 9)))
+    points, rows = node_rows(rng, case, n), draw(rng, n, t)
+    between = distances(points, points)
+    lists = np.full((t, degree), -1, np.int32)
+    for row, line in zip(rows, lists, strict=True):
+        others = rng.permutation(np.setdiff1d(np.arange(n), [] if case.name == "itself" else [row]))[:degree]
+        if case.name != "in disorder":
+            others = others[np.lexsort((others, between[row, others]))]
+        line[: len(others)] = others
+    if case.name in ("holes", "no lists"):
+        lists[rng.random(lists.shape) < (0.5 if case.name == "holes" else 2)] = -1
+    s = {"no sources": 0, "every source": n}.get(case.name, int(rng.integers(1, n + 1)))
+    sources = rng.permutation(n).astype(np.int32)[:s]
+    kept = np.full((len(sources), degree), NO_KEY, np.int64)
+    for source, line in zip(sources, kept, strict=True):
+        targets = rng.permutation(np.setdiff1d(np.arange(n), [source]))[: int(rng.integers(0, degree + 1))]
+        line[: len(targets)] = np.sort(between[source, targets] * 2**32 + targets)
+    width = {"width one": 1, "width over": 3 * n}.get(case.name, int(rng.integers(1, 20)))
+    args = {"points": points, "rows": rows, "lists": lists, "sources": sources, "kept": kept, "width": width}
+    return Call("adopt", args | {"alpha": ALPHAS[rng.integers(0, 3)]})
+
+
 # ---- reach ---------------------------------------------------------------------------------------------------------
 
 
@@ -275,6 +304,7 @@ MAKERS: dict[str, Callable[[Generator, Any], Call]] = {
     "prune": make_prune,
     "link": make_link,
     "score": make_score,
+    "adopt": make_adopt,
     "beam": make_beam,
     "reach": make_reach,
 }
@@ -291,6 +321,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "beam": ("ties", "duplicates", "zeros", "largest", "one node", "no nodes", "no queries", "one query", "no entries",
              "entries none", "many entries", "no neighbours", "degree one", "chain", "self loops", "repeats", "holes",
              "empty lists", "unreachable", "many nodes", "many queries", "blocks", "beam blocks", "beam one", "beam over"),
+    "adopt": ("ties", "duplicates", "zeros", "largest", "no rows", "one row", "all rows", "no lists", "itself", "in disorder",
+              "holes", "no sources", "every source", "degree one", "degree over", "width one", "width over"),
     "reach": ("plain", "one node", "no nodes", "many nodes", "degree one", "no neighbours", "empty lists", "chain", "no start",
               "nothing reached", "all reached"),
 }  # fmt: skip

@@ -62,9 +62,13 @@ def batch_names(op: str) -> tuple[str, ...]:
     """The arguments that hold one entry for each row of the answer."""
     if op in ("lengths", "encode"):
         return ("rows", "lengths", "scales")
-    return {"prune": ("candidates",), "link": ("targets", "own"), "score": ("rows", "ids"), "beam": ("queries", "entries")}.get(
-        op, ("queries", "candidates", "lower")
-    )
+    return {
+        "prune": ("candidates",),
+        "link": ("targets", "own"),
+        "score": ("rows", "ids"),
+        "adopt": ("rows", "lists"),
+        "beam": ("queries", "entries"),
+    }.get(op, ("queries", "candidates", "lower"))
 
 
 @pytest.mark.parametrize("name", USABLE)

@@ -101,11 +101,11 @@ def writes(rows: np.ndarray) -> dict[str, Callable[[DB], Any]]:
 
 
 STOPS = {
-    "add": ["encode", "nearest", "beam", "prune", "link", "score"],
+    "add": ["encode", "nearest", "beam", "prune", "adopt", "reach"],
     "add and build": ["encode", "pick", "prune", "link", "beam", "nearest", "rerank"],
-    "upsert": ["encode", "beam", "link", "score"],
-    "upsert and mend": ["prune", "encode", "link"],
-    "delete": ["score", "prune", "link"],
+    "upsert": ["encode", "beam", "adopt"],
+    "upsert and mend": ["prune", "encode", "adopt"],
+    "delete": ["score", "prune", "adopt"],
     "delete many": ["pick", "prune", "link"],
     "build_index": ["encode", "pick", "prune", "link", "beam", "nearest", "rerank"],
 }

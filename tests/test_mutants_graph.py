@@ -156,6 +156,40 @@ def scoring(
     return score
 
 
+# ---- adopt ---------------------------------------------------------------------------------------------------------
+
+
+def adopting(
+    *, old_strike: bool = False, old_are_safe: bool = False, new_are_safe: bool = False, cut: bool = True, strict: bool = False,
+    dear: bool = False, back: bool = True, order: Any = None,
+) -> Op:  # fmt: skip
+    """adopt; without arguments as the contract wants it. dear: a source that is a neighbour already counts as new."""
+
+    def adopt(points, rows, lists, sources, kept, width, alpha, *, threads):
+        among, degree = distances(points, points).tolist(), lists.shape[1]
+        out = np.full(lists.shape, -1, np.int32)
+        for i, (row, line) in enumerate(zip(rows.tolist(), lists.tolist(), strict=True)):
+            old = {other for other in line if other >= 0 and other != row}
+            new = {source for source, keys in zip(sources.tolist(), kept, strict=True) if row in (x for _, x in unpacked(keys))}
+            new = new if back else set()
+            old -= new if dear else set()
+            found = sorted(((among[row][x], x) for x in old | new), key=order)
+            chosen: list[int] = []
+            for d, x in found[:width] if cut else found:
+                for y in chosen:
+                    left, right = alpha[0] * among[y][x], alpha[1] * d
+                    free = (x in old and ((y in old and not old_strike) or old_are_safe)) or (x not in old and new_are_safe)
+                    if not free and (left < right if strict else left <= right):
+                        break
+                else:
+                    if len(chosen) < degree:
+                        chosen.append(x)
+            out[i, : len(chosen)] = chosen
+        return out
+
+    return adopt
+
+
 # ---- beam ----------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +280,14 @@ MUTANTS: dict[str, tuple[str, Op]] = {
     "score, own row": ("score", scoring(itself=True)),
     "score, last column skipped": ("score", scoring(columns=slice(None, -1))),
     "score, holes as rows": ("score", scoring(holes=True)),
+    "adopt, old neighbours strike each other": ("adopt", adopting(old_strike=True)),
+    "adopt, old neighbours are never struck": ("adopt", adopting(old_are_safe=True)),
+    "adopt, new ones are never struck": ("adopt", adopting(new_are_safe=True)),
+    "adopt, not cut": ("adopt", adopting(cut=False)),
+    "adopt, < instead of <=": ("adopt", adopting(strict=True)),
+    "adopt, a neighbour that comes back is new": ("adopt", adopting(dear=True)),
+    "adopt, edges back forgotten": ("adopt", adopting(back=False)),
+    "adopt, ties to the larger id": ("adopt", adopting(order=larger_id_first)),
     "beam, ties to the larger id": ("beam", searching(order=larger_id_first)),
     "beam, first column skipped": ("beam", searching(columns=slice(1, None))),
     "beam, last column skipped": ("beam", searching(columns=slice(None, -1))),
@@ -269,6 +311,7 @@ SOUND: dict[str, tuple[str, Op]] = {  # the same scaffolding with nothing wrong 
     "prune": ("prune", pruning()),
     "link": ("link", linking()),
     "score": ("score", scoring()),
+    "adopt": ("adopt", adopting()),
     "reach": ("reach", reaching()),
     "beam": ("beam", searching()),
     "beam, nodes scored again": ("beam", searching(rescore=True)),  # dearer, and the same pool: what left it is beyond its end

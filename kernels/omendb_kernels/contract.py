@@ -174,6 +174,20 @@ class Backend(Protocol):
         ids: int32 (r, c), -1 = none; the row itself is passed over.
         """
 
+    def adopt(
+        self, points: CodeRows, rows: Int32s, lists: Int32s, sources: Int32s, kept: Int64s, width: int,
+        alpha: tuple[int, int], *, threads: int,
+    ) -> Int32s:  # fmt: skip
+        """int32 (t, degree): the lists of `rows` once the edges of `sources` lead back to them, nearest first, -1 behind.
+
+        rows: ascending, none twice. lists: int32 (t, degree), the neighbours that an earlier pruning of each row kept, -1 =
+        none, anywhere in a line, none twice; the row itself is passed over. sources, kept: as for `link`, no edge leads to its
+        own source. A row's neighbours and the sources of edges to it are its candidates, the `width` with the smallest keys,
+        and are pruned as by `prune`, except that two neighbours of old do not strike each other out: the earlier pruning has
+        seen that they need not. A source that is a neighbour already is one of old. Cost: degree distances a row, and as many
+        for each new candidate.
+        """
+
     def beam(
         self, queries: CodeRows, points: CodeRows, neighbours: Int32s, entries: Int32s, beam: int, width: int, *, threads: int
     ) -> Int64s:

@@ -219,6 +219,26 @@ def score(points: CodeRows, rows: Int32s, ids: Int32s, width: int, *, threads: i
     return _lines(lines, width)
 
 
+def adopt(
+    points: CodeRows, rows: Int32s, lists: Int32s, sources: Int32s, kept: Int64s, width: int, alpha: tuple[int, int], *,
+    threads: int = 1,
+) -> Int32s:  # fmt: skip
+    """See contract.py."""
+    own = score(points, rows, lists, max(1, lists.shape[1]))
+    candidates = link(rows, own, sources, kept, width)
+    out = np.full(lists.shape, -1, np.int32)
+    for i, line in enumerate(candidates):
+        old = {row for _, row in _edges(own[i])}
+        chosen: list[int] = []
+        for distance, row in _edges(line):
+            strikers = [y for y in chosen if not (y in old and row in old)]
+            close = any(alpha[0] * _code_distance(points, y, points, row) <= alpha[1] * distance for y in strikers)
+            if len(chosen) < lists.shape[1] and not close:
+                chosen.append(row)
+        out[i, : len(chosen)] = chosen
+    return out
+
+
 def beam(
     queries: CodeRows, points: CodeRows, neighbours: Int32s, entries: Int32s, beam: int, width: int, *, threads: int = 1
 ) -> Int64s:

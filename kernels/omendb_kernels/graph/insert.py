@@ -89,7 +89,7 @@ def link_back(
 ) -> None:
     """Link what `rows` (ascending) chose, keys (r, degree) that are their lists, back to them: lists change in place."""
     targets = np.union1d(kept[kept != NO_KEY] & 0xFFFFFFFF, rows).astype(np.int32)
-    own = ops.score(points, targets, neighbours[targets, :-1], settings.degree, threads=threads)
-    candidates = ops.link(targets, own, rows, kept, settings.reservoir, threads=threads)
-    pruned = ops.prune(points, candidates, settings.degree, settings.alpha, threads=threads)
-    neighbours[targets, :-1] = ids_of(pruned)
+    lists = neighbours[targets, :-1]
+    neighbours[targets, :-1] = ops.adopt(
+        points, targets, lists, rows, kept, settings.reservoir, settings.alpha, threads=threads
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """The fast CPU backend: serial Numba kernels that release the GIL, rows or queries split over the shared workers."""
 
+from .adopt import adopt
 from .beam import beam
 from .distances import pairwise
 from .encode import encode, lengths
@@ -15,6 +16,7 @@ NAME = "numba"
 
 __all__ = [
     "NAME",
+    "adopt",
     "beam",
     "encode",
     "few",

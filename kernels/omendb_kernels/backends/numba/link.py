@@ -18,7 +18,16 @@ BLOCK = 4096
 
 def link(targets: Int32s, own: Int64s, sources: Int32s, kept: Int64s, width: int, *, threads: int) -> Int64s:
     """See contract.py."""
-    targets, own, sources, kept = (unlocked(array) for array in (targets, own, sources, kept))
+    own = unlocked(own)
+    starts, back = edges_back(targets, sources, kept)
+    out = np.full((len(targets), width), NO_KEY, np.int64)
+    run(lambda part: _nearest(own, starts, back, part[0], part[1], out), blocks(len(targets), BLOCK), threads)
+    return out
+
+
+def edges_back(targets: Int32s, sources: Int32s, kept: Int64s) -> tuple[Int64s, Int64s]:
+    """The keys (D, source) of the edges to each target, one target after another, and where each begins, (t + 1,)."""
+    sources, kept = unlocked(sources), unlocked(kept)
     size = int(targets[-1]) + 1 if len(targets) else 0
     place_of = np.full(size, -1, np.int32)
     place_of[targets] = np.arange(len(targets), dtype=np.int32)
@@ -27,9 +36,7 @@ def link(targets: Int32s, own: Int64s, sources: Int32s, kept: Int64s, width: int
     np.cumsum(starts, out=starts)
     back = np.empty(int(starts[-1]), np.int64)
     _fill(place_of, sources, kept, starts[:-1].copy(), back)
-    out = np.full((len(targets), width), NO_KEY, np.int64)
-    run(lambda part: _nearest(own, starts, back, part[0], part[1], out), blocks(len(targets), BLOCK), threads)
-    return out
+    return starts, back
 
 
 @njit(**JIT)

@@ -1,5 +1,6 @@
 """The backend that is always there: NumPy and BLAS, complete, the same bits, for Pythons that Numba does not serve."""
 
+from .adopt import adopt
 from .beam import beam
 from .distances import pairwise
 from .encode import encode, lengths
@@ -14,6 +15,7 @@ NAME = "numpy"
 
 __all__ = [
     "NAME",
+    "adopt",
     "beam",
     "encode",
     "lengths",
