@@ -1,0 +1,123 @@
+"""A query alone is searched in one call of the backend, where it has that: the same bits as in a batch."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import omendb_kernels as ok
+from omendb_kernels.dispatch import backend
+from omendb_kernels.graph import search
+
+N = 3000
+
+
+def rows_of(rng: np.random.Generator, name: str, d: int) -> np.ndarray:
+    """Rows of a shape that takes another way through the kernel."""
+    rows = (rng.normal(size=(N, d)) * rng.uniform(0.2, 3, (N, 1))).astype(np.float32)
+    if name == "twins":
+        rows[rng.permutation(N)[: N // 2]] = rows[rng.integers(0, 40, N // 2)]
+    if name == "rotated":  # a few heavy coordinates make the codec turn the rows
+        rows[:, :2] *= 40
+    if name in ("uint8", "int8"):
+        low, high = (0, 256) if name == "uint8" else (-100, 100)
+        return np.clip(rows * 40 + (low + high) / 2, low, high - 1).astype(name)
+    return rows.astype("float16") if name == "float16" else rows
+
+
+def asked(rng: np.random.Generator, rows: np.ndarray, m: int) -> np.ndarray:
+    """Queries near rows; every second one no code of integer rows."""
+    near = rows[rng.integers(0, N, m)].astype(np.float32)
+    near[::2] += 0.3 * rng.normal(size=near[::2].shape).astype(np.float32)
+    return near
+
+
+def bits(distances: np.ndarray, ids: np.ndarray) -> tuple[bytes, bytes]:
+    return distances.tobytes(), ids.tobytes()
+
+
+@pytest.mark.parametrize("d", [3, 32, 100])
+@pytest.mark.parametrize("name", ["plain", "twins", "rotated", "uint8", "int8", "float16"])
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_alone_is_as_in_a_batch(rng, metric, name, d):
+    rows = rows_of(rng, name, d)
+    graph, points, _ = ok.build_graph(rows, metric, threads=2)
+    assert (graph.twins is not None) >= (name == "twins")
+    queries = asked(rng, rows, 12)
+    for k, beam in ((1, None), (10, None), (10, 3), (10, 200), (70, None), (N + 5, None)):
+        together = ok.search_graph(graph, points, queries, k, beam=beam)[:2]
+        for size in (1, 2, 3):
+            for start in range(0, 12, size):
+                here = slice(start, start + size)
+                some = ok.search_graph(graph, points, queries[here], k, beam=beam)[:2]
+                assert bits(*some) == bits(*(part[here] for part in together)), (k, beam, start)
+    assert ("few" in graph.shortcut) == hasattr(backend(), "few")
+
+
+def test_what_was_prepared_belongs_to_its_points(rng):
+    """The same graph over other rows of the same codes gives the other rows' distances."""
+    rows = rows_of(rng, "plain", 16)
+    graph, points, _ = ok.build_graph(rows)
+    queries = asked(rng, rows, 8)
+    double = ok.PointSet.restore(*_scaled(points, 2.0))
+    for _ in range(2):
+        for owner in (points, double):
+            together = ok.search_graph(graph, owner, queries, 10)[:2]
+            assert bits(*ok.search_graph(graph, owner, queries[3], 10)[:2]) == bits(*(part[3:4] for part in together))
+
+
+def _scaled(points: ok.PointSet, factor: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    facts, arrays = points.state()
+    return facts, arrays | {"vectors": arrays["vectors"] * np.float32(factor)}
+
+
+@pytest.mark.skipif(not hasattr(backend(), "few"), reason="this backend has no shortcut")
+def test_too_few_found_is_not_an_answer(rng, monkeypatch):
+    """Where the shortcut found fewer rows than there are to find, the batch's way answers."""
+    rows = rows_of(rng, "plain", 8)
+    graph, points, _ = ok.build_graph(rows)
+    expected = ok.search_graph(graph, points, rows[:4], 10)[:2]
+
+    def poor(plan):
+        return lambda queries, k, beam: (np.zeros((1, k), np.float32), np.zeros((1, k), np.int64), k - 1)
+
+    monkeypatch.setattr(backend(), "few", poor)
+    graph.shortcut.clear()
+    assert bits(*ok.search_graph(graph, points, rows[2], 10)[:2]) == bits(*(part[2:3] for part in expected))
+
+
+@pytest.mark.parametrize("what", ["mask", "tail"])
+def test_masks_and_tails_go_the_batch_s_way(rng, what, monkeypatch):
+    rows = rows_of(rng, "plain", 8)
+    graph, points, _ = ok.build_graph(rows)
+    mask = rng.random(N) < 0.9 if what == "mask" else None
+    if what == "tail":
+        points = points.extend(rows[:5] + np.float32(0.1), refit=False)
+    together = ok.search_graph(graph, points, rows[:6], 10, mask=mask)[:2]
+    monkeypatch.setattr(search, "_few", None)  # not callable
+    assert bits(*ok.search_graph(graph, points, rows[4], 10, mask=mask)[:2]) == bits(*(part[4:5] for part in together))
+
+
+def test_threads_share_what_was_prepared(rng):
+    """Two sets of rows under one graph, searched at once."""
+    rows = rows_of(rng, "plain", 16)
+    graph, points, _ = ok.build_graph(rows)
+    owners = [points, ok.PointSet.restore(*_scaled(points, 3.0))]
+    expected = [ok.search_graph(graph, owner, rows[:40], 5)[:2] for owner in owners]
+    wrong = []
+
+    def ask(which: int) -> None:
+        for i in list(range(40)) * 5:
+            found = ok.search_graph(graph, owners[which], rows[i], 5)[:2]
+            if bits(*found) != bits(*(part[i : i + 1] for part in expected[which])):
+                wrong.append((which, i))
+
+    threads = [threading.Thread(target=ask, args=(i % 2,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
