@@ -66,17 +66,19 @@ class CodeRows(NamedTuple):
 
 
 class SearchPlan(NamedTuple):
-    """All that a search of a graph reads when every row is allowed and is in the graph: what `few` prepares itself for.
+    """All that a search of a graph reads when every row is allowed and is in the graph: what `seek` prepares itself for.
 
-    metric: the number in METRICS. vectors, lengths, codes: of the rows, codes as queries are compared with them. offset,
-    signs, scale, lossless: of the codec. router, entrance: rows a search may enter by, and their codes. neighbours, width:
-    of the graph. twin_heads, twin_rows: pairs of (node, further row of equal code), ordered; most_twins: looked at a query,
-    or k if that is more.
+    metric: the number in METRICS. vectors, lengths, residuals, max_length, codes: of the rows, codes as queries are compared
+    with them. offset, signs, scale, lossless: of the codec. router, entrance: rows a search may enter by, and their codes.
+    neighbours, width: of the graph. twin_heads, twin_rows: pairs of (node, further row of equal code), ordered; most_twins:
+    looked at a query, or k if that is more.
     """
 
     metric: int
     vectors: Rows
     lengths: Float64s | None
+    residuals: Float32s
+    max_length: float
     codes: CodeRows
     offset: Float32s
     signs: Int8s | None
@@ -94,9 +96,9 @@ class SearchPlan(NamedTuple):
 class Backend(Protocol):
     """The functions of a backend module. `threads` never changes an answer.
 
-    A backend may have one more, a shortcut for few queries that gives nothing new (graph/search.py composes the same of the
-    others): few(plan) -> search(queries float32 (m, d), k, beam) -> distances (m, k), ids (m, k), and the fewest rows
-    that one of them found.
+    A backend may have one more, a shortcut that gives nothing new (graph/search.py composes the same of the others):
+    seek(plan) -> search(queries (m, d), k, beam, threads) -> distances (m, k), ids (m, k), and the fewest rows that one of
+    them found.
     """
 
     NAME: str

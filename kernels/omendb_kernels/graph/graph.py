@@ -83,7 +83,7 @@ class Graph:
 
     @functools.cached_property
     def shortcut(self) -> dict[str, Any]:
-        """What search.py last prepared for few queries: (points, ops, search) in one, so that threads see all or none."""
+        """What search.py last prepared a shortcut for: (points, ops, search) in one, so that threads see all or none."""
         return {}
 
     @functools.cached_property

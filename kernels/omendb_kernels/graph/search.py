@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..points import PointSet
 
 QUERY_BLOCK = 1024
-FEW = 4  # fewer queries are searched in one call, where the backend has it: around the ops goes more time than in them
 SCAN_PER_PLACE = 160  # rows that a scan passes in the time of one place of a pool (docs/decisions.md)
 ENOUGH = 0.5  # of the pool that was asked for: fewer allowed rows found, and the query is scanned
 BOUNDED = 1 << 17  # values of all candidates: for fewer, computing their bounds costs more than it saves
@@ -65,8 +64,8 @@ def search(
     m = len(queries)
     wanted = beam_for(graph, k, beam)
     report = GraphSearch(wanted)
-    if m < FEW and mask is None and len(points) == graph.rows:
-        found = _few(graph, points, queries, k, wanted)
+    if mask is None and len(points) == graph.rows:
+        found = _sought(graph, points, queries, k, wanted, threads)
         if found is not None:
             return *found, report
     allowed = None if mask is None else mask[: graph.rows]
@@ -88,26 +87,28 @@ def search(
     return distances, ids, report
 
 
-def _few(graph: Graph, points: PointSet, queries: Rows, k: int, beam: int) -> tuple[Float32s, Int64s] | None:
+def _sought(
+    graph: Graph, points: PointSet, queries: Rows, k: int, beam: int, threads: int
+) -> tuple[Float32s, Int64s] | None:
     """The answer by the backend's shortcut; None where it has none, or a query found too few rows."""
     ops = backend()
-    if not hasattr(ops, "few"):
+    if not hasattr(ops, "seek"):
         return None
-    known, owner, search = graph.shortcut.get("few", (None, None, None))
+    known, owner, search = graph.shortcut.get("seek", (None, None, None))
     if known is not points or owner is not ops:
-        search = ops.few(_plan(graph, points))
-        graph.shortcut["few"] = (points, ops, search)
-    distances, ids, least = search(queries.float32(), k, beam)
-    return (distances, ids) if least >= min(k, graph.present) else None
+        search = ops.seek(_plan(graph, points))
+        graph.shortcut["seek"] = (points, ops, search)
+    distances, ids, fewest = search(queries, k, beam, threads)
+    return (distances, ids) if fewest >= min(k, graph.present) else None
 
 
 def _plan(graph: Graph, points: PointSet) -> SearchPlan:
     codec, twins, none = points.codec, graph.twins, np.empty(0, np.int32)
     assert codec is not None
     return SearchPlan(
-        METRICS[points.metric].code, points.vectors, points.lengths, points.scanned, codec.offset, codec.signs, codec.scale,
-        codec.lossless, graph.router, graph.entrance(points.scanned), graph.neighbours, graph.settings.width,
-        none if twins is None else twins.heads, none if twins is None else twins.rows, MAX_TWINS,
+        METRICS[points.metric].code, points.vectors, points.lengths, points.residuals, points.max_length, points.scanned,
+        codec.offset, codec.signs, codec.scale, codec.lossless, graph.router, graph.entrance(points.scanned), graph.neighbours,
+        graph.settings.width, none if twins is None else twins.heads, none if twins is None else twins.rows, MAX_TWINS,
     )  # fmt: skip
 
 

@@ -4,13 +4,13 @@ from .adopt import adopt
 from .beam import beam
 from .distances import pairwise
 from .encode import encode, lengths
-from .few import few
 from .link import link, score
 from .nearest import nearest
 from .pick import pick
 from .prune import prune
 from .reach import reach
 from .rerank import rerank
+from .seek import seek
 
 NAME = "numba"
 
@@ -19,7 +19,6 @@ __all__ = [
     "adopt",
     "beam",
     "encode",
-    "few",
     "lengths",
     "link",
     "nearest",
@@ -29,4 +28,5 @@ __all__ = [
     "reach",
     "rerank",
     "score",
+    "seek",
 ]

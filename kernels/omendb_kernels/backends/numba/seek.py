@@ -1,6 +1,7 @@
-"""few: the whole search of a graph for a few queries in one call: encode, router, beam, exact distances.
+"""seek: the whole search of a graph in one call: encode, router, beam, exact distances, a few queries at a time.
 
-The same kernels one after another, so the same bits; but one query costs 20 us in them and would cost 100 us around them.
+The same kernels one after another, so the same bits as from the ops one by one; but one query costs 20 us in them and 100 us
+around them, and a batch has no part that one thread does alone.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ...codec import padded_dim, rotation_blocks
+from ...arrays import Rows
+from ...codec import EPS, ROUNDING, padded_dim, rotation_blocks
 from ...contract import NO_KEY, Float32s, Int64s, SearchPlan
+from ...parallel import blocks, run
 from ._codes import readable_codes
 from ._heap import bits_to_float, ordered_bits, replace_root, sort_heap
 from ._rows import JIT, lane_dot, readable, unlocked
 from ._scores import NO_SCORE, WIDTH, below, settle
-from ._tile import new_panels, products_of_one, shift_of
+from ._tile import ROWS, new_panels, products, products_of_one, shift_of
 from ._tile import pack as pack_rows
-from .beam import search_lists
+from .beam import BLOCK, search_lists
 from .encode import encode_rows, rotate
 from .rerank import COSINE, rerank_rows
 
 IP = 2
 
 
-def few(plan: SearchPlan) -> Callable[[Float32s, int, int], tuple[Float32s, Int64s, int]]:
+def seek(plan: SearchPlan) -> Callable[[Rows, int, int, int], tuple[Float32s, Int64s, int]]:
     """See contract.py."""
     size, passes = rotation_blocks(plan.offset.size) if plan.signs is not None else (0, [[], []])
     turn = (
@@ -38,23 +41,31 @@ def few(plan: SearchPlan) -> Callable[[Float32s, int, int], tuple[Float32s, Int6
     router = (unlocked(plan.router), *_packed(*readable_codes(plan.entrance)[:2]))
     lists = (*readable_codes(plan.codes)[:2], unlocked(plan.neighbours).view(np.uint32), plan.width)
     twins = (unlocked(plan.twin_heads), unlocked(plan.twin_rows), plan.most_twins)
-    vectors = (readable(plan.vectors), np.empty(0) if plan.lengths is None else unlocked(plan.lengths), plan.metric)
-
+    lengths = np.empty(0) if plan.lengths is None else unlocked(plan.lengths)
+    vectors = (readable(plan.vectors), lengths, plan.metric, unlocked(plan.residuals), plan.max_length)
     prepared = (*turn, *coding, *router, *lists, *twins, *vectors)
 
-    def search(queries: Float32s, k: int, beam: int) -> tuple[Float32s, Int64s, int]:
-        distances, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        return distances, ids, _few(unlocked(queries), *prepared, beam, distances, ids)
+    def search(queries: Rows, k: int, beam: int, threads: int) -> tuple[Float32s, Int64s, int]:
+        m = len(queries)
+        distances, ids = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
+        fewest = []
+
+        def part(bounds: tuple[int, int]) -> None:
+            here = slice(*bounds)
+            fewest.append(_seek(unlocked(queries[here].float32()), *prepared, beam, distances[here], ids[here]))
+
+        run(part, blocks(m, max(1, min(BLOCK, -(-m // threads)))), threads)
+        return distances, ids, min(fewest, default=len(plan.vectors))
 
     return search
 
 
 @njit(**JIT)
-def _few(
+def _seek(
     asked: Any, signs: Any, size: Any, starts0: Any, starts1: Any, offset: Any, scale: Any, lossless: Any, code_dim: Any,
     router: Any, panels: Any, bias: Any, codes: Any, norms: Any, lists: Any, width: Any,
     twin_heads: Any, twin_rows: Any, most_twins: Any, vectors: Any, lengths: Any, metric: Any,
-    beam: Any, distances: Any, ids: Any,
+    residuals: Any, max_length: Any, beam: Any, distances: Any, ids: Any,
 ) -> Any:  # fmt: skip
     m, dim = asked.shape
     queries = asked.astype(np.float64)
@@ -72,15 +83,8 @@ def _few(
     if metric == IP:
         for q in range(m):
             query_norms[q] = 0
-    nothing, unknown = np.empty(0, np.int32), np.empty((m, 0))
-    entries = np.empty((m, 1), np.uint32)
-    dots, scores, places = np.empty((1, len(bias)), np.int32), np.empty(len(bias), np.int32), np.empty(len(bias), np.int32)
-    for q in range(m):
-        products_of_one(query_codes, q, panels, dots)
-        steps = len(bias) // WIDTH
-        least = settle(dots[0], bias, scores, steps, 1, np.int32(NO_SCORE - 1))
-        below(scores, steps, least, places)  # ascending: the first is the smallest of equals
-        entries[q, 0] = router[places[0]]
+    nothing, entries = np.empty(0, np.int32), np.empty((m, 1), np.uint32)
+    _enter(query_codes, router, panels, bias, entries)
     pools = np.full((m, beam), NO_KEY, np.int64)
     search_lists(query_codes, query_norms, nothing, codes, norms, nothing, lists, entries, width, pools)
     keys = np.full((m, ids.shape[1]), NO_KEY, np.int64)
@@ -94,10 +98,15 @@ def _few(
         if whole[q]:
             _keep_scores(pool[:found], 0.5 if metric == IP else 1.0, keys[q])
         else:
-            chosen = np.empty((1, found), np.int32)
+            chosen, lower = np.empty((1, found), np.int32), np.empty((1, found))
+            length = np.sqrt(lane_dot(queries[q], queries[q]))
+            off = _residual(errors[q], metric, length, scales[q], offset)
             for j in range(found):
-                chosen[0, j] = pool[j] & 0xFFFFFFFF
-            rerank_rows(queries[q : q + 1], vectors, chosen, unknown, lengths, metric, keys[q : q + 1])
+                row = pool[j] & 0xFFFFFFFF
+                chosen[0, j] = row
+                score, apart = np.float64(pool[j] >> 32), np.float64(residuals[row])
+                lower[0, j] = _lower_bound(metric, score, scale, scales[q], off, apart, length, max_length)
+            rerank_rows(queries[q : q + 1], vectors, chosen, lower, lengths, metric, keys[q : q + 1])
         sort_heap(keys[q])
         for j in range(keys.shape[1]):
             there = keys[q, j] != NO_KEY
@@ -115,6 +124,48 @@ def _packed(codes: Any, norms: Any) -> Any:
     for j in range(len(codes)):
         bias[j] = norms[j] + np.int32(2) * shift_of(codes[j])
     return panels, bias
+
+
+@njit(**JIT)
+def _enter(query_codes: Any, router: Any, panels: Any, bias: Any, entries: Any) -> None:
+    """The router's node nearest to each query."""
+    width, steps = len(bias), len(bias) // WIDTH
+    dots, scores, places = np.empty((ROWS, width), np.int32), np.empty(width, np.int32), np.empty(width, np.int32)
+    nothing = np.empty(0, np.int32)
+    for start in range(0, len(query_codes), ROWS):
+        stop = min(start + ROWS, len(query_codes))
+        if stop - start == 1:
+            products_of_one(query_codes, start, panels, dots)
+        else:
+            products(query_codes, nothing, start, stop, panels, len(panels), dots)
+        for q in range(start, stop):
+            least = settle(dots[q - start], bias, scores, steps, 1, np.int32(NO_SCORE - 1))
+            below(scores, steps, least, places)  # ascending: the first is the smallest of equals
+            entries[q, 0] = router[places[0]]
+
+
+@njit(**JIT)
+def _residual(error: Any, metric: Any, length: Any, scale: Any, offset: Any) -> Any:
+    """codec.residuals of one query, but for the rounding to float32."""
+    furthest = 0.0
+    for value in offset:
+        furthest = max(furthest, abs(np.float64(value)))
+    magnitude = (1.0 if metric == COSINE else length) + np.sqrt(len(offset)) * (furthest + 128.0 * scale)
+    return np.sqrt(error) * (1 + EPS) + ROUNDING * magnitude + (EPS if metric == COSINE else 0.0)
+
+
+@njit(**JIT)
+def _lower_bound(
+    metric: Any, score: Any, scale: Any, own_scale: Any, off: Any, apart: Any, length: Any, max_length: Any
+) -> Any:
+    """codec.lower_bounds of one pair; off, apart: the residuals of query and row."""
+    if metric == IP:
+        estimate = own_scale * (scale * score) * 0.5
+        slack = (length + off) * apart + off * max_length
+        return estimate - slack * (1 + EPS) - EPS * (abs(estimate) + length * max_length)
+    near = scale * np.sqrt(score) * (1 - EPS) - (off + apart) * (1 + EPS)
+    squared = near * near * (1 - EPS) if near > 0 else 0.0
+    return max(squared / 2 - EPS, 0.0) if metric == COSINE else squared
 
 
 @njit(**JIT)
