@@ -124,8 +124,9 @@ def fresh_lists(
     reservoir = ops.pick(codes, members, offsets, k, settings.reservoir, threads=threads)
     clock.lap("pick", held + members.nbytes + reservoir.nbytes)
     parts = list(blocks(len(nodes), max(LEAST_PART, -(-len(nodes) // PARTS))))
-    # What is kept is written over the reservoirs it came from: a part is never longer than what was read before it.
-    kept = reservoir.ravel()[: len(nodes) * settings.degree].reshape(len(nodes), settings.degree)
+    # What is kept is written over the reservoirs it came from: it is never longer than what was read before it.
+    room = reservoir if settings.reservoir >= settings.degree else np.empty((len(nodes), settings.degree), np.int64)
+    kept = room.ravel()[: len(nodes) * settings.degree].reshape(len(nodes), settings.degree)
     clock.begin("prune")
     for start, stop in parts:
         pruned = ops.prune(codes, reservoir[nodes[start:stop]], settings.degree, settings.alpha, threads=threads)
