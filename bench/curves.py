@@ -16,7 +16,7 @@ from .sets import DataSet
 from .timing import in_turn
 
 K = 10
-EFFORTS = (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+EFFORTS = (10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 96, 128, 192, 256, 384, 512)
 LEVELS = (0.90, 0.95, 0.99)
 ENOUGH = 0.9985  # recall where a curve ends
 PERCENTILES = (50, 99, 99.9)
