@@ -56,7 +56,7 @@ def assert_sound(
     assert (np.diff(graph.router) > 0).all()
     most = int(is_node.sum())
     least = most - most // 50  # rows held back when the router was chosen
-    assert graph.settings.router_size(least) <= len(graph.router) <= graph.settings.router_size(most)
+    assert min(graph.settings.router, least) <= len(graph.router) <= min(graph.settings.router, most)
     assert is_node[graph.router].all()
     everyone = np.arange(n)
     assert not (graph.neighbours == everyone[:, None]).any(), "a node in its own list"

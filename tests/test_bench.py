@@ -58,7 +58,7 @@ def test_ann_measures_ours_alone(folder, tmp_path):
     "wrong", [("--peers", "hnswlib,unheard"), ("--sets", "unheard"), ("--threads", "0"), ("--threads", "1,x")]
 )
 def test_a_wrong_word_is_one_line(folder, wrong):
-    done = bench("ann", "--data", folder, *wrong)
+    done = bench("ann", "--data", folder, "--peers", "", *wrong)
     assert done.returncode != 0
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()

@@ -25,7 +25,7 @@ from omendb_kernels.graph import Settings, build, consolidate, insert_due, remov
 
 MARGIN = 0.03  # of a recall measured on 300 queries, the beam tuned on 100 rows: 3 standard errors of both
 TINY = Settings(
-    degree=6, leaf=32, reservoir=12, small=64, small_k=6, router=(16, 64, 64), insert_beam=12, batch_k=3, fanout=(4, 2)
+    degree=6, leaf=32, reservoir=12, small=64, small_k=6, router=16, insert_beam=12, batch_k=3, fanout=(4, 2)
 )
 SETS = [("l2", "float32"), ("cosine", "float32"), ("ip", "float32"), ("l2", "uint8"), ("cosine", "uint8")]
 

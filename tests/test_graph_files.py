@@ -315,7 +315,7 @@ def test_graphs_that_lie(path, honest, lie, backend):
     use_graph(path, backend)
 
 
-NO_SETTINGS = [0, -1, 2**20, 2**62, True, 1.0, None, "x", {}, [], [1], [1] * 4, [1, 2**20], [1, 1, 2**20], [[1], 1], [True, 1]]
+NO_SETTINGS = [0, -1, 2**20, 2**62, True, 1.0, None, "x", {}, [], [1], [1, 1, 1], [1, 2**20], [[1], 1], [True, 1]]
 
 
 def settings_lie(path: Path, honest: bytes, lies: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ def test_damaged_facts_are_refused_or_harmless(stored, data, value):
     back = restored(facts, arrays, len(points))
     if back is not None:
         assert_searchable(back, points)
-        assert all(type(number) is int for number in (back.settings.degree, back.settings.width, *back.settings.router))
+        assert all(type(number) is int for number in (back.settings.degree, back.settings.width, back.settings.router))
 
 
 @settings(max_examples=150)

@@ -14,6 +14,7 @@ from omendb_kernels.dispatch import backend
 
 search = importlib.import_module("omendb_kernels.graph.search")
 N = 3000
+has_shortcut = pytest.mark.skipif(not hasattr(backend(), "seek"), reason="this backend has no shortcut")
 
 
 def rows_of(rng: np.random.Generator, name: str, d: int) -> np.ndarray:
@@ -49,6 +50,7 @@ def bits(distances: np.ndarray, ids: np.ndarray) -> tuple[bytes, bytes]:
     return distances.tobytes(), ids.tobytes()
 
 
+@has_shortcut
 @pytest.mark.parametrize("name", ["plain", "twins", "rotated", "uint8", "int8", "float16"])
 @pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
 def test_the_shortcut_gives_the_same_bits(rng, metric, name, monkeypatch):
@@ -64,7 +66,7 @@ def test_the_shortcut_gives_the_same_bits(rng, metric, name, monkeypatch):
                 here = slice(start, start + size)
                 some = ok.search_graph(graph, points, queries[here], k, beam=beam, threads=threads)[:2]
                 assert bits(*some) == bits(*(part[here] for part in together)), (k, beam, start, size, threads)
-    assert ("seek" in graph.shortcut) == hasattr(backend(), "seek")
+    assert "seek" in graph.shortcut
 
 
 def test_what_was_prepared_belongs_to_its_points(rng, monkeypatch):
@@ -84,7 +86,7 @@ def _scaled(points: ok.PointSet, factor: float) -> tuple[dict[str, Any], dict[st
     return facts, arrays | {"vectors": arrays["vectors"] * np.float32(factor)}
 
 
-@pytest.mark.skipif(not hasattr(backend(), "seek"), reason="this backend has no shortcut")
+@has_shortcut
 def test_too_few_found_is_not_an_answer(rng, monkeypatch):
     """Where the shortcut found fewer rows than there are to find, the ops answer."""
     rows = rows_of(rng, "plain", 8)

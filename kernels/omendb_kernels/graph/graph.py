@@ -167,7 +167,7 @@ def nodes_of(heads: Int32s | None, rows: int) -> Int32s:
 
 def router_of(nodes: Int32s, settings: Settings) -> Int32s:
     """The nodes a search may enter by: chosen by hash, ascending."""
-    return np.sort(nodes[sample_rows(len(nodes), settings.router_size(len(nodes)), ROUTER_ITEM)])
+    return np.sort(nodes[sample_rows(len(nodes), min(settings.router, len(nodes)), ROUTER_ITEM)])
 
 
 def ids_of(keys: Int64s) -> Int32s:

@@ -53,8 +53,7 @@ def insert(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: 
     new, pools = new[~known], pools[~known]
     attach(points, neighbours, new, pools, graph.settings, ops, threads)
     nodes = np.flatnonzero(heads == np.arange(total)).astype(np.int32)
-    grown = len(graph.router) < graph.settings.router_size(len(nodes))
-    router = router_of(nodes, graph.settings) if grown else graph.router
+    router = graph.router if len(graph.router) >= graph.settings.router else router_of(nodes, graph.settings)
     repair(points, neighbours, router, nodes, ops, threads)
     return replace(graph, neighbours=neighbours, router=router, heads=None if len(nodes) == total else heads)
 

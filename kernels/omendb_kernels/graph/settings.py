@@ -15,9 +15,8 @@ class Settings:
     degree: neighbours a node keeps; one more slot serves connectivity. leaf: most rows of a leaf. fanout: leaves a row joins,
     by level of the partition, 1 on levels beyond. pick_k: nearest taken from each leaf. reservoir: candidates a row keeps.
     alpha: the pruning factor on squared distances, a fraction. small: up to so many nodes all pairs are looked at, small_k of
-    them picked. width: nodes a search expands at once. router: a search starts from the nearest of the router's nodes:
-    router[0] at least, router[2] at most, in between one in router[1] of all. insert_beam: the beam that finds the neighbours
-    of an inserted row, batch_k: nearest taken from its own batch.
+    them picked. width: nodes a search expands at once. router: nodes of which a search starts from the nearest.
+    insert_beam: the beam that finds the neighbours of an inserted row, batch_k: nearest taken from its own batch.
     """
 
     degree: int = 31
@@ -29,14 +28,9 @@ class Settings:
     small: int = 4096
     small_k: int = 32
     width: int = 2
-    router: tuple[int, int, int] = (512, 64, 2048)
+    router: int = 2048
     insert_beam: int = 64
     batch_k: int = 8
-
-    def router_size(self, nodes: int) -> int:
-        """The size of the router of so many nodes."""
-        least, share, most = self.router
-        return min(nodes, max(least, min(most, nodes // share)))
 
     def facts(self) -> dict[str, Any]:
         """As JSON values."""
