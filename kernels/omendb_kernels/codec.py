@@ -4,7 +4,8 @@
 
 A row's *residual* is an upper bound of |e|, so the distance of two codes bounds the distance of their vectors from both
 sides, and a scan that kept the k' best codes can prove that no row outside them belongs to the k nearest (the VA-file's
-idea, Weber, Schek, Blott, VLDB 1998, on integer dot products). `lower_bounds` is that proof's only formula.
+idea, Weber, Schek, Blott, VLDB 1998, on integer dot products). `lower_bounds` and
+the three functions it is made of are that proof's only formulas.
 
 R is the identity, or a rotation by seeded sign flips and Walsh-Hadamard butterflies where that lowers the error
 (outlier dimensions). Fitting runs on the host, on a sample chosen by hash; every float operation has one fixed order, so
@@ -214,11 +215,33 @@ def residuals(codec: Codec, errors: Float64s, lengths: Float64s | None, scales: 
     """
     if codec.lossless:
         return np.zeros(len(errors), np.float32)
-    root = np.sqrt(np.float64(codec.dim))
-    magnitude = np.ones(len(errors)) if lengths is None else lengths
-    magnitude = magnitude + root * (float(np.abs(codec.offset).max()) + 128.0 * scales)
     unit_error = EPS if METRICS[codec.metric].normalise else 0.0  # of x / |x|, whose length is 1
-    return up32(np.sqrt(errors) * (1 + EPS) + ROUNDING * magnitude + unit_error)
+    sizes = np.ones(len(errors)) if lengths is None else lengths
+    return up32(residual_bound(errors, sizes, scales, float(codec.dim), float(np.abs(codec.offset).max()), unit_error))
+
+
+# The three below are plain arithmetic, so that kernels compile the very same formulas for one pair at a time.
+
+
+def residual_bound(error: Any, length: Any, scale: Any, dim: Any, furthest: Any, unit_error: Any) -> Any:
+    """|e| from a computed squared error. furthest: the largest |offset|; unit_error: of dividing by the length (cosine)."""
+    magnitude = length + np.sqrt(dim) * (furthest + 128.0 * scale)
+    return np.sqrt(error) * (1 + EPS) + ROUNDING * magnitude + unit_error
+
+
+def l2_bound(scale: Any, score: Any, query_residual: Any, row_residual: Any) -> Any:
+    """A lower bound of the squared distance."""
+    near = np.maximum(scale * np.sqrt(score) * (1 - EPS) - (query_residual + row_residual) * (1 + EPS), 0.0)
+    return near * near * (1 - EPS)
+
+
+def ip_bound(
+    scale: Any, query_scale: Any, score: Any, query_residual: Any, row_residual: Any, length: Any, max_length: Any
+) -> Any:
+    """A lower bound of the negated inner product. length: the query's."""
+    estimate = query_scale * (scale * score) * 0.5
+    slack = (length + query_residual) * row_residual + query_residual * max_length
+    return estimate - slack * (1 + EPS) - EPS * (np.abs(estimate) + length * max_length)
 
 
 def wide_coordinate(codec: Codec, lengths: Float64s) -> NDArray[np.int32]:
@@ -280,12 +303,9 @@ def lower_bounds(codec: Codec, queries: QueryCodes, scores: NDArray[Any], row_re
     scores = scores.astype(np.float64)
     query_residuals = queries.residuals[:, None]
     if codec.metric == "ip":
-        estimate = queries.scales[:, None] * (codec.scale * scores) * 0.5
-        length = queries.lengths[:, None]
-        slack = (length + query_residuals) * row_residuals + query_residuals * max_length
-        return np.asarray(estimate - slack * (1 + EPS) - EPS * (np.abs(estimate) + length * max_length))
-    near = codec.scale * np.sqrt(scores) * (1 - EPS) - (query_residuals + row_residuals) * (1 + EPS)
-    squared = np.where(near > 0, near * near * (1 - EPS), 0.0)
+        scales, lengths = queries.scales[:, None], queries.lengths[:, None]
+        return np.asarray(ip_bound(codec.scale, scales, scores, query_residuals, row_residuals, lengths, max_length))
+    squared = l2_bound(codec.scale, scores, query_residuals, row_residuals)
     if codec.metric == "cosine":
         return np.asarray(np.maximum(squared / 2 - EPS, 0.0))
     return np.asarray(squared)

@@ -66,7 +66,8 @@ def _carve(points: CodeRows, item: _Item, settings: Settings, ops: Backend, thre
     count = min(max(-(-size // round(1 / LEADER_SHARE)), 2), MAX_LEADERS)
     leaders = np.sort(rows[sample_rows(size, count, item.number)])
     fanout = min(settings.fanout[item.level] if item.level < len(settings.fanout) else 1, count)
-    targets, pieces = points.take(leaders), [[] for _ in range(count)]  # type: tuple[CodeRows, list[list[Int32s]]]
+    targets = points.take(leaders)
+    pieces: list[list[Int32s]] = [[] for _ in range(count)]
     for start, stop in blocks(size, BLOCK):
         some = rows[start:stop]
         places = unpack(ops.nearest(points.take(some), targets, fanout, None, threads=threads))[1].ravel().astype(np.int16)

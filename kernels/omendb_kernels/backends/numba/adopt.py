@@ -13,8 +13,8 @@ from ...contract import NO_KEY, CodeRows, Int32s, Int64s
 from ...parallel import blocks, run
 from ._codes import prefetch, query_shift, readable_codes, shifted_dot
 from ._rows import JIT, unlocked
-from ._sorted import append_sorted, insert_sorted
-from .link import edges_back
+from ._sorted import insert_sorted
+from .link import edges_back, keys_of
 
 BLOCK = 2048
 
@@ -53,7 +53,9 @@ def _adopt(
                     prefetch(codes, np.int64(lists[i + 1, j]))
             for j in range(starts[i + 1], starts[i + 2]):
                 prefetch(codes, back[j] & 0xFFFFFFFF)
-        count = _keys(codes, norms, wide, np.int64(rows[i]), lists[i], old)
+        for j in range(degree):
+            old[j] = NO_KEY
+        count = keys_of(codes, norms, wide, np.int64(rows[i]), lists[i], old)
         for j in range(width):
             new[j] = NO_KEY
         for j in range(starts[i], starts[i + 1]):
@@ -72,24 +74,6 @@ def _adopt(
                 kept[size], is_new[size] = key & 0xFFFFFFFF, fresh
                 out[i, size] = np.int32(key & 0xFFFFFFFF)
                 size += 1
-
-
-@njit(**JIT)
-def _keys(codes: Any, norms: Any, wide: Any, row: Any, ids: Any, keys: Any) -> Any:
-    """The keys of a row's neighbours, ascending, NO_KEY behind; gives their number. They mostly lie in this order."""
-    code, count = codes[row], 0
-    norm = np.int32(norms[row] + np.int32(2) * query_shift(code))
-    for j in range(len(keys)):
-        keys[j] = NO_KEY
-    for j in range(len(ids)):
-        other = np.int64(ids[j])
-        if other >= 0 and other != row:
-            dot = shifted_dot(code, codes[other])
-            if len(wide):
-                dot = np.int32(dot + wide[row] * wide[other])
-            key = (np.int64(np.int32(norm + norms[other] - np.int32(2) * dot)) << 32) | other
-            count = append_sorted(keys, count, key)
-    return count
 
 
 @njit(**JIT)

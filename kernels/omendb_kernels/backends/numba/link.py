@@ -103,13 +103,20 @@ def _score(codes: Any, norms: Any, wide: Any, rows: Any, ids: Any, out: Any) -> 
             for j in range(ids.shape[1]):
                 if ids[i + 1, j] >= 0:
                     prefetch(codes, np.int64(ids[i + 1, j]))
-        code, count = codes[row], 0
-        norm = np.int32(norms[row] + np.int32(2) * query_shift(code))
-        for j in range(ids.shape[1]):
-            other = np.int64(ids[i, j])
-            if other >= 0 and other != row:
-                dot = shifted_dot(code, codes[other])
-                if len(wide):
-                    dot = np.int32(dot + wide[row] * wide[other])
-                key = (np.int64(np.int32(norm + norms[other] - np.int32(2) * dot)) << 32) | other
-                count = append_sorted(out[i], count, key)
+        keys_of(codes, norms, wide, row, ids[i], out[i])
+
+
+@njit(**JIT)
+def keys_of(codes: Any, norms: Any, wide: Any, row: Any, ids: Any, keys: Any) -> Any:
+    """The keys of a row's neighbours into `keys`, full of NO_KEY; gives their number. They mostly come in order."""
+    code, count = codes[row], 0
+    norm = np.int32(norms[row] + np.int32(2) * query_shift(code))
+    for j in range(len(ids)):
+        other = np.int64(ids[j])
+        if other >= 0 and other != row:
+            dot = shifted_dot(code, codes[other])
+            if len(wide):
+                dot = np.int32(dot + wide[row] * wide[other])
+            key = (np.int64(np.int32(norm + norms[other] - np.int32(2) * dot)) << 32) | other
+            count = append_sorted(keys, count, key)
+    return count

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from ...arrays import Rows
-from ...codec import EPS, ROUNDING, padded_dim, rotation_blocks
+from ...codec import EPS, ip_bound, l2_bound, padded_dim, residual_bound, rotation_blocks
 from ...contract import NO_KEY, Float32s, Int64s, SearchPlan
 from ...parallel import blocks, run
 from ._codes import readable_codes
@@ -28,6 +28,8 @@ from .rerank import COSINE, rerank_rows
 
 IP = 2
 
+_residual_bound, _l2_bound, _ip_bound = (njit(**JIT)(bound) for bound in (residual_bound, l2_bound, ip_bound))
+
 
 def seek(plan: SearchPlan) -> Callable[[Rows, int, int, int], tuple[Float32s, Int64s, int]]:
     """See contract.py."""
@@ -37,7 +39,8 @@ def seek(plan: SearchPlan) -> Callable[[Rows, int, int, int], tuple[Float32s, In
         size,
         *(np.array(part, np.int64) for part in passes),
     )
-    coding = (unlocked(plan.offset), plan.scale, plan.lossless, padded_dim(plan.offset.size))
+    furthest = float(np.abs(plan.offset).max())
+    coding = (unlocked(plan.offset), furthest, plan.scale, plan.lossless, padded_dim(plan.offset.size))
     router = (unlocked(plan.router), *_packed(*readable_codes(plan.entrance)[:2]))
     lists = (*readable_codes(plan.codes)[:2], unlocked(plan.neighbours).view(np.uint32), plan.width)
     twins = (unlocked(plan.twin_heads), unlocked(plan.twin_rows), plan.most_twins)
@@ -62,7 +65,8 @@ def seek(plan: SearchPlan) -> Callable[[Rows, int, int, int], tuple[Float32s, In
 
 @njit(**JIT)
 def _seek(
-    asked: Any, signs: Any, size: Any, starts0: Any, starts1: Any, offset: Any, scale: Any, lossless: Any, code_dim: Any,
+    asked: Any, signs: Any, size: Any, starts0: Any, starts1: Any, offset: Any, furthest: Any, scale: Any,
+    lossless: Any, code_dim: Any,
     router: Any, panels: Any, bias: Any, codes: Any, norms: Any, lists: Any, width: Any,
     twin_heads: Any, twin_rows: Any, most_twins: Any, vectors: Any, lengths: Any, metric: Any,
     residuals: Any, max_length: Any, beam: Any, distances: Any, ids: Any,
@@ -70,15 +74,14 @@ def _seek(
     m, dim = asked.shape
     queries = asked.astype(np.float64)
     query_codes, query_norms, errors = np.zeros((m, code_dim), np.int8), np.empty(m, np.int32), np.empty(m)
-    scales, divisors = np.full(m, scale), np.empty(m if metric == COSINE else 0)
-    whole = np.zeros(m, np.bool_)
+    scales, sizes, whole = np.full(m, scale), np.empty(m), np.zeros(m, np.bool_)
     for q in range(m):
+        sizes[q] = np.sqrt(lane_dot(queries[q], queries[q]))
         whole[q] = lossless and _is_code(queries[q], np.float64(offset[0]))
-        if metric == COSINE:
-            divisors[q] = np.sqrt(lane_dot(queries[q], queries[q]))
-        elif metric == IP:
+        if metric == IP:
             scales[q] = 1.0 if whole[q] else _own_scale(queries[q], signs, size, starts0, starts1)
     centre = np.zeros(dim, np.float32) if metric == IP else offset
+    divisors = sizes if metric == COSINE else sizes[:0]
     encode_rows(asked, divisors, centre, signs, size, starts0, starts1, scales, query_codes, query_norms, errors)
     if metric == IP:
         for q in range(m):
@@ -90,22 +93,16 @@ def _seek(
     keys = np.full((m, ids.shape[1]), NO_KEY, np.int64)
     fewest = len(vectors)
     for q in range(m):
-        pool = pools[q] if len(twin_heads) == 0 else _with_twins(pools[q], twin_heads, twin_rows, max(most_twins, ids.shape[1]))
-        found = len(pool)
-        while found and pool[found - 1] == NO_KEY:
-            found -= 1
-        fewest = min(fewest, found)
+        pool = _filled(pools[q])
+        if len(twin_heads):
+            pool = _with_twins(pool, twin_heads, twin_rows, max(most_twins, ids.shape[1]))
+        fewest = min(fewest, len(pool))
         if whole[q]:
-            _keep_scores(pool[:found], 0.5 if metric == IP else 1.0, keys[q])
+            _keep_scores(pool, 0.5 if metric == IP else 1.0, keys[q])
         else:
-            chosen, lower = np.empty((1, found), np.int32), np.empty((1, found))
-            length = np.sqrt(lane_dot(queries[q], queries[q]))
-            off = _residual(errors[q], metric, length, scales[q], offset)
-            for j in range(found):
-                row = pool[j] & 0xFFFFFFFF
-                chosen[0, j] = row
-                score, apart = np.float64(pool[j] >> 32), np.float64(residuals[row])
-                lower[0, j] = _lower_bound(metric, score, scale, scales[q], off, apart, length, max_length)
+            coded_length, unit_error = (1.0, EPS) if metric == COSINE else (sizes[q], 0.0)
+            off = _residual_bound(errors[q], coded_length, scales[q], np.float64(dim), furthest, unit_error)
+            chosen, lower = _bounded(pool, residuals, metric, scale, scales[q], off, sizes[q], max_length)
             rerank_rows(queries[q : q + 1], vectors, chosen, lower, lengths, metric, keys[q : q + 1])
         sort_heap(keys[q])
         for j in range(keys.shape[1]):
@@ -145,30 +142,6 @@ def _enter(query_codes: Any, router: Any, panels: Any, bias: Any, entries: Any) 
 
 
 @njit(**JIT)
-def _residual(error: Any, metric: Any, length: Any, scale: Any, offset: Any) -> Any:
-    """codec.residuals of one query, but for the rounding to float32."""
-    furthest = 0.0
-    for value in offset:
-        furthest = max(furthest, abs(np.float64(value)))
-    magnitude = (1.0 if metric == COSINE else length) + np.sqrt(len(offset)) * (furthest + 128.0 * scale)
-    return np.sqrt(error) * (1 + EPS) + ROUNDING * magnitude + (EPS if metric == COSINE else 0.0)
-
-
-@njit(**JIT)
-def _lower_bound(
-    metric: Any, score: Any, scale: Any, own_scale: Any, off: Any, apart: Any, length: Any, max_length: Any
-) -> Any:
-    """codec.lower_bounds of one pair; off, apart: the residuals of query and row."""
-    if metric == IP:
-        estimate = own_scale * (scale * score) * 0.5
-        slack = (length + off) * apart + off * max_length
-        return estimate - slack * (1 + EPS) - EPS * (abs(estimate) + length * max_length)
-    near = scale * np.sqrt(score) * (1 - EPS) - (off + apart) * (1 + EPS)
-    squared = near * near * (1 - EPS) if near > 0 else 0.0
-    return max(squared / 2 - EPS, 0.0) if metric == COSINE else squared
-
-
-@njit(**JIT)
 def _is_code(query: Any, offset: Any) -> Any:
     """codec.exactly_coded of one query."""
     inside = True
@@ -184,7 +157,10 @@ def _own_scale(query: Any, signs: Any, size: Any, starts0: Any, starts1: Any) ->
     if size:
         rotate(turned, signs[0], starts0, size)
         rotate(turned, signs[1], starts1, size)
-    wanted = np.abs(turned).max() / 127.0
+    peak = 0.0
+    for value in turned:
+        peak = max(peak, abs(value))
+    wanted = peak / 127.0
     scale = np.float32(wanted)
     if np.float64(scale) < wanted:
         scale = np.nextafter(scale, np.float32(np.inf))
@@ -192,11 +168,36 @@ def _own_scale(query: Any, signs: Any, size: Any, starts0: Any, starts1: Any) ->
 
 
 @njit(**JIT)
-def _with_twins(pool: Any, heads: Any, rows: Any, most: Any) -> Any:
-    """The keys of a pool, then those of further rows of its nodes, at most `most`, then NO_KEY."""
+def _bounded(
+    pool: Any, residuals: Any, metric: Any, scale: Any, own_scale: Any, off: Any, length: Any, max_length: Any
+) -> Any:
+    """The rows of a pool, int32 (1, c), and lower bounds of their distances (1, c), as `rerank` takes them."""
+    chosen, lower = np.empty((1, len(pool)), np.int32), np.empty((1, len(pool)))
+    for j in range(len(pool)):
+        row = pool[j] & 0xFFFFFFFF
+        chosen[0, j] = row
+        score, apart = np.float64(pool[j] >> 32), np.float64(residuals[row])
+        if metric == IP:
+            lower[0, j] = _ip_bound(scale, own_scale, score, off, apart, length, max_length)
+        else:
+            bound = _l2_bound(scale, score, off, apart)
+            lower[0, j] = np.maximum(bound / 2 - EPS, 0.0) if metric == COSINE else bound
+    return chosen, lower
+
+
+@njit(**JIT)
+def _filled(pool: Any) -> Any:
+    """The keys of a pool without the NO_KEY behind."""
     size = len(pool)
     while size and pool[size - 1] == NO_KEY:
         size -= 1
+    return pool[:size]
+
+
+@njit(**JIT)
+def _with_twins(pool: Any, heads: Any, rows: Any, most: Any) -> Any:
+    """These keys, then those of further rows of their nodes, at most `most`."""
+    size = len(pool)
     firsts = np.empty(size, np.int64)
     more = 0
     for i in range(size):
@@ -216,7 +217,7 @@ def _with_twins(pool: Any, heads: Any, rows: Any, most: Any) -> Any:
 
 @njit(**JIT)
 def _first_at(heads: Any, head: Any) -> Any:
-    """The first place of the ascending heads that is not below `head`."""
+    """The first place of the ascending heads that is not below `head`: np.searchsorted, which takes a second to compile."""
     low, high = 0, len(heads)
     while low < high:
         middle = (low + high) >> 1
