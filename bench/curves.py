@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,22 @@ def recall_of(data: DataSet, queries: np.ndarray, ids: np.ndarray, worst: np.nda
     return float(((distances <= worst) & np.isfinite(distances)).mean())
 
 
-def curves(data: DataSet, queries: np.ndarray, indexes: dict[str, Index], threads: int, rounds: int) -> dict[str, Curve]:
-    """Recall and queries a second (median of rounds) of each index by effort, until its recall is ENOUGH."""
+def curves(
+    data: DataSet,
+    queries: np.ndarray,
+    indexes: dict[str, Index],
+    threads: int,
+    rounds: int,
+    *,
+    efforts: Iterable[int] = EFFORTS,
+    enough: float = ENOUGH,
+) -> dict[str, Curve]:
+    """Recall and queries a second (median of rounds) of each index by effort, until its recall is above `enough`."""
     truth, _ = ok.knn(queries, data.base, K, data.metric, threads=threads)
     asked = {name: KINDS[name].form(queries, data.metric) for name in indexes}
     points: dict[str, Curve] = {name: [] for name in indexes}
-    for effort in EFFORTS:
-        racing = [name for name, curve in points.items() if not curve or curve[-1]["recall"] <= ENOUGH]
+    for effort in efforts:
+        racing = [name for name, curve in points.items() if not curve or curve[-1]["recall"] <= enough]
         contestants = {}
         for name in racing:
             indexes[name].tune(effort, threads)

@@ -11,6 +11,8 @@ import omendb_kernels as ok
 from omendb_kernels import Rows
 from omendb_kernels.backends import reference
 
+from .hnsw import Flat
+from .peers import chosen
 from .sets import DataSet, load, shipped
 from .timing import in_turn, spread
 
@@ -70,20 +72,13 @@ def oracle_answers(points: ok.PointSet, queries: Rows, k: int) -> tuple[Any, Any
 
 def race(data: DataSet, rounds: int) -> None:
     """One query and a batch of 1,000, one thread: FAISS Flat's seconds over ours, in turn."""
-    try:
-        import faiss
-    except ImportError:
-        print("faiss is not installed (extra 'bench'): no race")
+    if not chosen("flat"):
         return
-    faiss.omp_set_num_threads(1)
-    metric = data.metric if data.metric == "l2" else "ip"
-    base, queries = data.base.astype(np.float32), data.queries.astype(np.float32)
-    if data.metric == "cosine":
-        base, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (base, queries))
-    flat = faiss.IndexFlatL2(base.shape[1]) if metric == "l2" else faiss.IndexFlatIP(base.shape[1])
-    flat.add(np.ascontiguousarray(base))
+    flat = Flat.build(Flat.form(data.base, data.metric), data.metric, 1)
+    flat.tune(0, 1)
+    queries = Flat.form(data.queries, data.metric)
     points = ok.PointSet.encode(data.base, data.metric)
-    agree = np.mean(flat.search(queries, 10)[1] == ok.knn(data.queries, points, 10)[1])
+    agree = np.mean(flat.search(queries, 10) == ok.knn(data.queries, points, 10)[1])
     for label, m, turns in (("one query", 1, rounds), ("1,000 queries", 1000, max(3, rounds // 5))):
         asked, asked_flat = data.queries[:m], queries[:m]
         contestants = {

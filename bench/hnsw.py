@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from .index import as_floats
+from .index import METRICS, Wrapped, as_floats
 
 M, EF_BUILD = 16, 200
-ALL = ("l2", "cosine", "ip")
 
 
 class Hnswlib:
     """hnswlib."""
 
-    package, module, metrics = "hnswlib", "hnswlib", ALL
+    package, module, metrics = "hnswlib", "hnswlib", METRICS
     form = staticmethod(as_floats)
 
     def __init__(self, dim: int, metric: str) -> None:
@@ -52,14 +51,11 @@ class Hnswlib:
         return index
 
 
-class Faiss:
+class Faiss(Wrapped):
     """FAISS HNSWFlat."""
 
-    package, module, metrics = "faiss-cpu", "faiss", ALL
+    package, module = "faiss-cpu", "faiss"
     form = staticmethod(as_floats)
-
-    def __init__(self, native: Any) -> None:
-        self.native = native
 
     @classmethod
     def build(cls, rows: np.ndarray, metric: str, threads: int) -> Faiss:
@@ -112,14 +108,11 @@ class Flat(Faiss):
         faiss.omp_set_num_threads(threads)
 
 
-class Usearch:
+class Usearch(Wrapped):
     """usearch."""
 
-    package, module, metrics = "usearch", "usearch", ALL
+    package, module = "usearch", "usearch"
     form = staticmethod(as_floats)
-
-    def __init__(self, native: Any) -> None:
-        self.native = native
 
     @classmethod
     def build(cls, rows: np.ndarray, metric: str, threads: int) -> Usearch:

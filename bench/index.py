@@ -52,6 +52,18 @@ class Index(Protocol):
         ...
 
 
+METRICS = ("l2", "cosine", "ip")
+
+
+class Wrapped:
+    """An index that holds the library's own as `native`."""
+
+    metrics: tuple[str, ...] = METRICS
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+
+
 def as_floats(rows: np.ndarray, metric: str) -> np.ndarray:
     """float32 rows; of length one for cosine, where l2 and the inner product then rank alike."""
     floats = rows.astype(np.float32)
@@ -61,7 +73,7 @@ def as_floats(rows: np.ndarray, metric: str) -> np.ndarray:
 class Ours:
     """The database, always with a graph; rows as the set holds them."""
 
-    package, module, metrics = "omendb-kernels", "omendb", ("l2", "cosine", "ip")
+    package, module, metrics = "omendb-kernels", "omendb", METRICS
 
     def __init__(self, db: omendb.DB, report: omendb.BuildReport | None = None) -> None:
         self.db, self.report = db, report

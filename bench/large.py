@@ -14,17 +14,17 @@ import omendb_kernels as ok
 
 from . import sets
 from .build import in_child, measured
-from .curves import EFFORTS, K, recall_of
+from .curves import EFFORTS, K, curves
 from .header import header
 from .index import Ours
 from .sets import DataSet
 from .tables import number, phases
-from .timing import in_turn
 
 LEVEL = 0.95  # recall looked for, by larger beams than the tuned one where that finds less
 NOISE = 4  # a jittered value differs by at most so much
 CLUSTERS, CLUSTERED = 20, 1000  # the densest of PROBED rows, and queries near them
 PROBED = 2000
+ROUNDS = 5
 SEED = 7
 
 
@@ -40,7 +40,7 @@ def report(folder: Path | None, *, rows: int, threads: int, out: Path | None, un
         f"the process grew by {number(result['peak_ratio'], '.2f')} n d 4 bytes"
     )
     for kind, points in found.items():
-        cells = [f"{one['recall']:.4f} at beam {one['beam']}, {one['qps']:,.0f} QPS" for one in (points[0], *points[1:][-1:])]
+        cells = [f"{one['recall']:.4f} at beam {one['effort']}, {one['qps']:,.0f} QPS" for one in (points[0], *points[1:][-1:])]
         print(f"  {kind}: recall@{K} {'; '.join(cells)} (the first is the tuned beam)", flush=True)
     if out:
         out.write_text(json.dumps({**facts, "set": data.name, "rows": rows, **result}, indent=1))
@@ -78,16 +78,10 @@ def _measure(data: DataSet, rows: int, threads: int) -> dict[str, Any]:
     assert isinstance(index, Ours)
     assert index.report is not None
     tuned = index.report.beam or K
-    found: dict[str, list[dict[str, float]]] = {}
-    for kind, queries in asked.items():
-        truth, _ = ok.knn(queries, large.base, K, large.metric, threads=threads)
-        points = found[kind] = []
-        for beam in (tuned, *(effort for effort in EFFORTS if effort > tuned)):  # until LEVEL is reached
-            index.tune(beam, threads)
-            recall = recall_of(large, queries, index.search(queries, K), truth[:, -1:])
-            seconds = in_turn({"search": lambda queries=queries: index.search(queries, K)}, 5)["search"]
-            points.append({"beam": beam, "recall": recall, "qps": len(queries) / float(np.median(seconds))})
-            if recall >= LEVEL:
-                break
+    efforts = (tuned, *(effort for effort in EFFORTS if effort > tuned))
+    found = {
+        kind: curves(large, queries, {"ours": index}, threads, ROUNDS, efforts=efforts, enough=LEVEL)["ours"]
+        for kind, queries in asked.items()
+    }
     ratio = None if built.peak is None else built.peak / large.raw_bytes
     return {"build": asdict(built), "peak_ratio": ratio, "found": found}

@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .hnsw import Faiss, Flat, Hnswlib, Usearch
-from .index import Index, Ours, as_floats
+from .index import Index, Ours, Wrapped, as_floats
 
 SVS_DEGREE, SVS_WINDOW, SVS_ALPHA, SVS_ALPHA_IP = 32, 200, 1.2, 0.95
 NGT_EDGES, NGT_SEARCH_EDGES = 20, 60  # of PANNG in ann-benchmarks
@@ -29,15 +29,12 @@ def halves(rows: np.ndarray, metric: str) -> np.ndarray:
     return as_floats(rows, metric).astype(np.float16)
 
 
-class Svs:
+class Svs(Wrapped):
     """SVS Vamana on plain rows, unit rows under l2 for cosine. Never its LVQ codes, which end the process on processors that
     they were not made for."""
 
-    package, module, metrics = "scalable-vs", "svs", ("l2", "cosine", "ip")
+    package, module = "scalable-vs", "svs"
     form = staticmethod(bytes_or_floats)
-
-    def __init__(self, native: Any) -> None:
-        self.native = native
 
     @staticmethod
     def distance(metric: str) -> Any:
