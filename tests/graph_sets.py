@@ -8,6 +8,8 @@ import numpy as np
 
 from omendb_kernels import Graph, PointSet, knn, rerank, search_graph
 from omendb_kernels.contract import CodeRows
+from omendb_kernels.graph.build import LEAST_ROUTER
+from omendb_kernels.graph.graph import FEW, PER_ENTRANCE
 
 Generator = np.random.Generator
 
@@ -56,7 +58,8 @@ def assert_sound(
     assert (np.diff(graph.router) > 0).all()
     most = int(is_node.sum())
     least = most - most // 50  # rows held back when the router was chosen
-    assert min(graph.settings.router, least) <= len(graph.router) <= min(graph.settings.router, most)
+    smallest = min(graph.settings.router, least) if n < FEW else max(LEAST_ROUTER, least // (2 * PER_ENTRANCE))
+    assert smallest <= len(graph.router) <= min(graph.settings.router, most)
     assert is_node[graph.router].all()
     everyone = np.arange(n)
     assert not (graph.neighbours == everyone[:, None]).any(), "a node in its own list"

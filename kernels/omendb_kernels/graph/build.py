@@ -17,7 +17,7 @@ from ..codec import sample_rows
 from ..contract import Backend, CodeRows, Int32s
 from ..dispatch import backend
 from ..parallel import blocks
-from .graph import MAX_BEAM, Graph, ids_of, no_lists, nodes_of, router_of
+from .graph import FEW, MAX_BEAM, PER_ENTRANCE, Graph, ids_of, no_lists, nodes_of, router_of
 from .insert import attach, pools_of
 from .partition import leaves
 from .repair import repair
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 SAMPLE, SAMPLE_SHARE, LEAST_SAMPLE, SAMPLE_ITEM = 256, 50, 16, 4  # rows held back: at most 256, one in 50; their hash
+LEAST_ROUTER = 256  # a smaller one saves nothing
 TUNED_K = 10
 LEAST_BEAM = 20  # a pool of little more than k rests on luck where many queries are alike
 UNTUNED_BEAM = 64  # at least, where too few rows could be held back
@@ -89,7 +90,7 @@ def build(
     clock.lap("twins")
     neighbours = fresh_lists(codes, base, settings, ops, threads, clock, points.nbytes)
     clock.begin("repair")
-    router = router_of(base, settings)
+    router = router_of(base, settings.router)
     facts.repaired = repair(codes, neighbours, router, base, ops, threads)
     clock.lap("repair")
     # What is held back is not there yet, and neither are its twins.
@@ -148,20 +149,36 @@ def fresh_lists(
 
 
 def _tuned(graph: Graph, points: PointSet, held: Int32s, there: NDArray[np.bool_], recall: float, threads: int) -> Graph:
-    """The graph with the smallest beam of a ladder, from LEAST_BEAM on, that reaches this recall@10 on the rows held back.
+    """The graph with the smallest beam of a ladder, from LEAST_BEAM on, that reaches this recall@10 on the rows held back, and
+    with the smallest router that does so at that beam.
 
     It is reached where the mean is above it by its own standard error: the sample is small.
     """
     queries = points.vectors[held.astype(np.int64)]
     k = min(TUNED_K, int(there.sum()))
     truth, _, _ = exact_search.search(points, queries, k, there, exact=True, threads=threads)
-    beam = LEAST_BEAM
-    while True:
-        distances, _, _ = search(graph, points, queries, k, None, beam, threads=threads)
+
+    def reached(graph: Graph) -> tuple[bool, Graph]:
+        distances, _, _ = search(graph, points, queries, k, None, graph.beam, threads=threads)
         hits: list[int] = (distances <= truth[:, -1:]).sum(axis=1).tolist()
         # In whole numbers as far as can be: the same decision on every machine.
         total, squares, m = sum(hits), sum(hit * hit for hit in hits), len(hits)
         error = math.sqrt((squares * m - total * total) / m**3) / k
-        if total / (m * k) - error >= recall or beam >= MAX_BEAM // 8 or beam >= len(points):
-            return replace(graph, beam=beam, recall=total / (m * k))
-        beam = math.ceil(beam * LADDER)
+        return total / (m * k) - error >= recall, replace(graph, recall=total / (m * k))
+
+    graph = replace(graph, beam=LEAST_BEAM)
+    while True:
+        enough, graph = reached(graph)
+        if enough or graph.beam >= MAX_BEAM // 8 or graph.beam >= len(points):
+            break
+        graph = replace(graph, beam=math.ceil(graph.beam * LADDER))
+    while enough and graph.rows >= FEW and _may_halve(graph, len(points)):
+        enough, smaller = reached(replace(graph, router=router_of(graph.nodes, len(graph.router) // 2)))
+        graph = smaller if enough else graph
+    return graph
+
+
+def _may_halve(graph: Graph, nodes: int) -> bool:
+    """Whether half of the router would still be dense: it must stand in clusters too small to show among rows held back."""
+    half = len(graph.router) // 2
+    return half >= LEAST_ROUTER and half * PER_ENTRANCE >= nodes

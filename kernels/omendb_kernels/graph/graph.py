@@ -17,6 +17,8 @@ from .settings import Settings
 
 ROUTER_ITEM = 2  # numbers the hash that chooses the router
 MAX_BEAM = 1 << 16
+PER_ENTRANCE = 64  # nodes for each of the router at most, where it is chosen smaller than the settings say
+FEW = 12_800  # rows: for fewer the sample is too small to tell whether a smaller router does
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,9 @@ def nodes_of(heads: Int32s | None, rows: int) -> Int32s:
     return everyone if heads is None else everyone[heads == everyone]
 
 
-def router_of(nodes: Int32s, settings: Settings) -> Int32s:
-    """The nodes a search may enter by: chosen by hash, ascending."""
-    return np.sort(nodes[sample_rows(len(nodes), min(settings.router, len(nodes)), ROUTER_ITEM)])
+def router_of(nodes: Int32s, count: int) -> Int32s:
+    """The nodes a search may enter by: so many, chosen by hash, ascending. All those of a smaller count are among them."""
+    return np.sort(nodes[sample_rows(len(nodes), min(count, len(nodes)), ROUTER_ITEM)])
 
 
 def ids_of(keys: Int64s) -> Int32s:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..contract import NO_KEY, Backend, CodeRows, Int32s, Int64s
-from .graph import Graph, ids_of, no_lists, router_of
+from .graph import FEW, PER_ENTRANCE, Graph, ids_of, no_lists, router_of
 from .repair import repair
 from .search import entries_of
 from .settings import Settings
@@ -53,9 +53,16 @@ def insert(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: 
     new, pools = new[~known], pools[~known]
     attach(points, neighbours, new, pools, graph.settings, ops, threads)
     nodes = np.flatnonzero(heads == np.arange(total)).astype(np.int32)
-    router = graph.router if len(graph.router) >= graph.settings.router else router_of(nodes, graph.settings)
+    router = _renewed(graph, nodes)
     repair(points, neighbours, router, nodes, ops, threads)
     return replace(graph, neighbours=neighbours, router=router, heads=None if len(nodes) == total else heads)
+
+
+def _renewed(graph: Graph, nodes: Int32s) -> Int32s:
+    """The router, of full size again where the graph has outgrown a smaller one or was too small for a choice (build.py)."""
+    most, count = graph.settings.router, len(graph.router)
+    outgrown = len(nodes) > 2 * PER_ENTRANCE * count or graph.rows < FEW
+    return router_of(nodes, most) if count < most and outgrown else graph.router
 
 
 def pools_of(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: int) -> Int64s:

@@ -34,7 +34,7 @@ def consolidate(graph: Graph, points: CodeRows, live: NDArray[np.bool_], ops: Ba
     if not len(nodes):
         return None
     neighbours = _without(graph, points, nodes, needed, ops, threads)
-    router = router_of(nodes, graph.settings)
+    router = router_of(nodes, len(graph.router))
     repair(points, neighbours, router, nodes, ops, threads)
     return replace(graph, neighbours=neighbours, router=router, heads=heads)
 
