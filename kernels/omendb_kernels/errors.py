@@ -54,3 +54,14 @@ class UnknownMetric(InvalidParameter):
 
 class UnknownBackend(InvalidParameter):
     """The message lists the known backends, or why this one is unusable here."""
+
+
+class OutOfDeviceMemory(OmenError, MemoryError):
+    """An op needs more memory than the device has left. `op` names it; nothing was changed."""
+
+    def __init__(self, op: str, detail: str) -> None:
+        super().__init__(f"{op}: the device is out of memory ({detail})")
+        self.op, self.detail = op, detail
+
+    def __reduce__(self) -> tuple[type[OutOfDeviceMemory], tuple[str, str]]:
+        return type(self), (self.op, self.detail)

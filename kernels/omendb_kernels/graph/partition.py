@@ -7,7 +7,6 @@ All distances are integers and ties go to the smaller row, so the leaves are the
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from .settings import Settings
 LEADER_SHARE = 0.005
 MAX_LEADERS = 1000
 SHRUNK = 0.8  # an item that keeps more than this share of its parent was not split by distance: it is cut by order
-BLOCK = 1 << 16  # rows that look for their leaders at a time: their keys take memory
+BLOCK, LEAST_BLOCK = 1 << 16, 1 << 12  # rows that look for their leaders at a time: their keys take memory
 ITEM = 1000  # numbers hashes of leaders apart from those of other samples
 
 
@@ -67,16 +66,18 @@ def _carve(points: CodeRows, item: _Item, settings: Settings, ops: Backend, thre
     leaders = np.sort(rows[sample_rows(size, count, item.number)])
     fanout = min(settings.fanout[item.level] if item.level < len(settings.fanout) else 1, count)
     targets = points.take(leaders)
-    pieces: list[list[Int32s]] = [[] for _ in range(count)]
-    for start, stop in blocks(size, BLOCK):
-        some = rows[start:stop]
-        places = unpack(ops.nearest(points.take(some), targets, fanout, None, threads=threads))[1].ravel().astype(np.int16)
+    parts = list(blocks(size, min(BLOCK, max(LEAST_BLOCK, -(-size // threads)))))
+    inner = max(1, threads // len(parts))
+    joined: list[list[Int32s]] = [[] for _ in parts]
+
+    def join(i: int) -> None:
+        some = rows[slice(*parts[i])]
+        places = unpack(ops.nearest(points.take(some), targets, fanout, None, threads=inner))[1].ravel().astype(np.int16)
         members = np.repeat(some, fanout)[np.argsort(places, kind="stable")]  # by leader, then by row; 16 bits sort by radix
-        cuts = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=count))]).tolist()
-        for found, (low, high) in zip(pieces, itertools.pairwise(cuts), strict=True):
-            if high > low:
-                found.append(members[low:high])
-    clusters = [found[0] if len(found) == 1 else np.concatenate(found) for found in pieces if found]
+        joined[i] = np.split(members, np.cumsum(np.bincount(places, minlength=count))[:-1])
+
+    run(join, range(len(parts)), threads)
+    clusters = [np.concatenate(pieces) for pieces in zip(*joined, strict=True) if any(map(len, pieces))]
     return [piece for cluster in clusters for piece in _halved(cluster, size)]
 
 

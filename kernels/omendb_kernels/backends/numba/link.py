@@ -18,56 +18,65 @@ BLOCK = 4096
 
 def link(targets: Int32s, own: Int64s, sources: Int32s, kept: Int64s, width: int, *, threads: int) -> Int64s:
     """See contract.py."""
-    own = unlocked(own)
-    starts, back = edges_back(targets, sources, kept)
+    own, sources, kept = unlocked(own), unlocked(sources), unlocked(kept)
     out = np.full((len(targets), width), NO_KEY, np.int64)
-    run(lambda part: _nearest(own, starts, back, part[0], part[1], out), blocks(len(targets), BLOCK), threads)
+
+    def part(bounds: tuple[int, int]) -> None:
+        here = slice(*bounds)
+        starts, back = edges_back(targets[here], sources, kept)
+        _nearest(own[here], starts, back, out[here])
+
+    run(part, blocks(len(targets), lane_of(len(targets), threads)), threads)
     return out
+
+
+def lane_of(targets: int, threads: int) -> int:
+    """Targets a task: each walks over all edges, so there are no more tasks than threads."""
+    return max(1, -(-targets // threads))
 
 
 def edges_back(targets: Int32s, sources: Int32s, kept: Int64s) -> tuple[Int64s, Int64s]:
     """The keys (D, source) of the edges to each target, one target after another, and where each begins, (t + 1,)."""
-    sources, kept = unlocked(sources), unlocked(kept)
-    size = int(targets[-1]) + 1 if len(targets) else 0
-    place_of = np.full(size, -1, np.int32)
-    place_of[targets] = np.arange(len(targets), dtype=np.int32)
+    first = int(targets[0]) if len(targets) else 0
+    place_of = np.full(int(targets[-1]) + 1 - first if len(targets) else 0, -1, np.int32)
+    place_of[targets - first] = np.arange(len(targets), dtype=np.int32)
     starts = np.zeros(len(targets) + 1, np.int64)
-    _count(place_of, kept, starts)
+    _count(place_of, first, kept, starts)
     np.cumsum(starts, out=starts)
     back = np.empty(int(starts[-1]), np.int64)
-    _fill(place_of, sources, kept, starts[:-1].copy(), back)
+    _fill(place_of, first, sources, kept, starts[:-1].copy(), back)
     return starts, back
 
 
 @njit(**JIT)
-def _count(place_of: Any, kept: Any, starts: Any) -> None:
+def _count(place_of: Any, first: Any, kept: Any, starts: Any) -> None:
     for i in range(len(kept)):
         for j in range(kept.shape[1]):
             key = kept[i, j]
             if key == NO_KEY:
                 break
-            target = np.int64(key & 0xFFFFFFFF)
-            if target < len(place_of) and place_of[target] >= 0:
-                starts[place_of[target] + 1] += 1
+            at = np.uint64((key & 0xFFFFFFFF) - first)  # no sign: a row before the first is beyond the last
+            if at < np.uint64(len(place_of)) and place_of[at] >= 0:
+                starts[place_of[at] + 1] += 1
 
 
 @njit(**JIT)
-def _fill(place_of: Any, sources: Any, kept: Any, cursor: Any, back: Any) -> None:
+def _fill(place_of: Any, first: Any, sources: Any, kept: Any, cursor: Any, back: Any) -> None:
     for i in range(len(kept)):
         for j in range(kept.shape[1]):
             key = kept[i, j]
             if key == NO_KEY:
                 break
-            target = np.int64(key & 0xFFFFFFFF)
-            if target < len(place_of) and place_of[target] >= 0:
-                place = place_of[target]
+            at = np.uint64((key & 0xFFFFFFFF) - first)
+            if at < np.uint64(len(place_of)) and place_of[at] >= 0:
+                place = place_of[at]
                 back[cursor[place]] = (key & -4294967296) | np.int64(sources[i])
                 cursor[place] += 1
 
 
 @njit(**JIT)
-def _nearest(own: Any, starts: Any, back: Any, first: Any, last: Any, out: Any) -> None:
-    for i in range(first, last):
+def _nearest(own: Any, starts: Any, back: Any, out: Any) -> None:
+    for i in range(len(own)):
         ascending = True
         for j in range(1, own.shape[1]):
             ascending &= own[i, j - 1] < own[i, j] or own[i, j] == NO_KEY
