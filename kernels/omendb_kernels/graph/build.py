@@ -35,7 +35,7 @@ LEAST_ROUTER = 256  # a smaller one saves nothing
 TUNED_K = 10
 LEAST_BEAM = 20  # a pool of little more than k rests on luck where many queries are alike
 UNTUNED_BEAM = 64  # at least, where too few rows could be held back
-PARTS, LEAST_PART = 6, 16_384  # nodes are pruned and linked in so many parts, of so many at least: candidates take memory
+PARTS, LEAST_PART = 12, 16_384  # nodes are pruned and linked in so many parts, of so many at least: candidates take memory
 LADDER = 1.15  # each beam tried is so much larger than the one before
 
 
@@ -124,6 +124,7 @@ def fresh_lists(
     clock.begin("pick")
     reservoir = ops.pick(codes, members, offsets, k, settings.reservoir, threads=threads)
     clock.lap("pick", held + members.nbytes + reservoir.nbytes)
+    del members, offsets  # a third of what a build holds
     parts = list(blocks(len(nodes), max(LEAST_PART, -(-len(nodes) // PARTS))))
     # What is kept is written over the reservoirs it came from: it is never longer than what was read before it.
     room = reservoir if settings.reservoir >= settings.degree else np.empty((len(nodes), settings.degree), np.int64)
