@@ -15,7 +15,8 @@ from conftest import NUMBA_BLOCKED
 
 import omendb
 from omendb import DB, SearchResults
-from omendb_kernels import pairwise
+from omendb_kernels import build_graph, pairwise
+from omendb_kernels.graph.build import LEAST_ROUTER
 
 pytestmark = pytest.mark.heavy
 
@@ -376,3 +377,16 @@ def test_sets_that_are_hard_on_graphs(rng, n, make: Callable[[np.random.Generato
     assert checked(db, distinct, rows, 10, live=live, mask=True)[0] > 0.95
     db.delete(np.flatnonzero(~live))
     assert checked(db, sample, rows, 100, live=live)[0] > 0.95
+
+
+@pytest.mark.parametrize("clusters", [0, 300])
+def test_router_is_halved_unless_clusters_must_be_entered(rng, clusters):
+    rows = rng.standard_normal((13_000, 64), dtype=np.float32)
+    if clusters:  # of more rows than a list has places, too tight to walk between
+        rows = (rows[rng.integers(0, clusters, len(rows))] + 1e-3 * rows).astype(np.float32)
+    graph, _, _ = build_graph(rows)
+    if clusters:
+        assert len(graph.router) >= graph.settings.router // 2
+    else:
+        assert len(graph.router) == LEAST_ROUTER
+    assert graph.recall > 0.95
