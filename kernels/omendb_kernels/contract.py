@@ -96,9 +96,10 @@ class SearchPlan(NamedTuple):
 class Backend(Protocol):
     """The functions of a backend module. `threads` never changes an answer.
 
-    A backend may have one more, a shortcut that gives nothing new (graph/search.py composes the same of the others):
+    A backend may have two more. A shortcut that gives nothing new (graph/search.py composes the same of the others):
     seek(plan) -> search(queries (m, d), k, beam, threads) -> distances (m, k), ids (m, k), and the fewest rows that one of
-    them found.
+    them found. And, where it computes on a device, resident(array) -> the array there: an op then answers on the side where the
+    first of its arguments lies that is not `points`, which may lie on either.
     """
 
     NAME: str

@@ -15,9 +15,10 @@ from .errors import UnknownBackend
 
 log = logging.getLogger("omendb")
 
-BACKENDS: dict[str, str] = {  # name -> module, the fastest first
+BACKENDS: dict[str, str] = {  # name -> module; the first that can be used is the default
     "numba": "omendb_kernels.backends.numba",
     "numpy": "omendb_kernels.backends.numpy",
+    "cupy": "omendb_kernels.backends.cupy",  # by name only: a single query is faster on the host
 }
 
 _chosen: ContextVar[Backend | None] = ContextVar("omendb_backend", default=None)

@@ -20,6 +20,7 @@ from ..parallel import blocks
 from .graph import FEW, MAX_BEAM, PER_ENTRANCE, Graph, ids_of, no_lists, nodes_of, router_of
 from .insert import attach, pools_of
 from .partition import leaves
+from .place import fetched, placed, placed_codes
 from .repair import repair
 from .search import search
 from .settings import Settings
@@ -77,16 +78,17 @@ def build(
 
     The same rows give the same bytes for any `threads` and backend. progress(phase, done, total) is told of each phase.
     """
-    ops, codes, total = backend(), points.nodes, len(points)
+    ops, total = backend(), len(points)
     facts = BuildFacts()
     clock = _Clock(facts, progress)
     clock.begin("twins")
-    heads = heads_of(codes, np.arange(total, dtype=np.int32))
+    heads = heads_of(points.nodes, np.arange(total, dtype=np.int32))
     nodes = nodes_of(heads, total)
     held = np.sort(nodes[sample_rows(len(nodes), min(SAMPLE, len(nodes) // SAMPLE_SHARE), SAMPLE_ITEM)])
     if len(held) < LEAST_SAMPLE:
         held = held[:0]
     base = np.setdiff1d(nodes, held, assume_unique=True).astype(np.int32)
+    codes = placed_codes(points.nodes, ops)
     clock.lap("twins")
     neighbours = fresh_lists(codes, base, settings, ops, threads, clock, points.nbytes)
     clock.begin("repair")
@@ -122,28 +124,32 @@ def fresh_lists(
         k = settings.pick_k
     clock.lap("partition", held + members.nbytes)
     clock.begin("pick")
+    members, offsets = placed(members, ops), placed(offsets, ops)
     reservoir = ops.pick(codes, members, offsets, k, settings.reservoir, threads=threads)
     clock.lap("pick", held + members.nbytes + reservoir.nbytes)
     del members, offsets  # a third of what a build holds
+    codes, placed_nodes = placed_codes(codes, ops), placed(nodes, ops)
     parts = list(blocks(len(nodes), max(LEAST_PART, -(-len(nodes) // PARTS))))
     # What is kept is written over the reservoirs it came from: it is never longer than what was read before it.
-    room = reservoir if settings.reservoir >= settings.degree else np.empty((len(nodes), settings.degree), np.int64)
+    room = reservoir
+    if settings.reservoir < settings.degree:
+        room = placed(np.empty((len(nodes), settings.degree), np.int64), ops)
     kept = room.ravel()[: len(nodes) * settings.degree].reshape(len(nodes), settings.degree)
     clock.begin("prune")
     for start, stop in parts:
-        pruned = ops.prune(codes, reservoir[nodes[start:stop]], settings.degree, settings.alpha, threads=threads)
+        pruned = ops.prune(codes, reservoir[placed_nodes[start:stop]], settings.degree, settings.alpha, threads=threads)
         kept[start:stop] = pruned
     clock.lap("prune", held + reservoir.nbytes + (settings.reservoir + settings.degree) * 8 * len(pruned))
     neighbours = no_lists(len(codes.codes), settings)
     held += reservoir.nbytes + neighbours.nbytes
     for start, stop in parts:
-        some = nodes[start:stop]
+        some = placed_nodes[start:stop]
         clock.begin("link")
-        linked = ops.link(some, kept[start:stop], nodes, kept, settings.reservoir, threads=threads)
+        linked = ops.link(some, kept[start:stop], placed_nodes, kept, settings.reservoir, threads=threads)
         clock.lap("link", held + linked.nbytes)
         clock.begin("prune")
         pruned = ops.prune(codes, linked, settings.degree, settings.alpha, threads=threads)
-        neighbours[some, :-1] = ids_of(pruned)
+        neighbours[nodes[start:stop], :-1] = ids_of(fetched(pruned))
         clock.lap("prune", held + linked.nbytes + pruned.nbytes)
         del linked, pruned  # before the next part makes its own
     return neighbours

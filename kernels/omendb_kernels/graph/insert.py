@@ -11,6 +11,7 @@ import numpy as np
 
 from ..contract import NO_KEY, Backend, CodeRows, Int32s, Int64s
 from .graph import FEW, PER_ENTRANCE, Graph, ids_of, no_lists, router_of
+from .place import fetched, placed_codes, taken
 from .repair import repair
 from .search import entries_of
 from .settings import Settings
@@ -44,6 +45,7 @@ def insert(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: 
         heads[: graph.rows] = graph.heads
     heads[rows] = heads_of(points, rows)
     new = rows[heads[rows] == rows]
+    points = placed_codes(points, ops)
     pools = pools_of(graph, points, new, ops, threads)
     # A row of the same code as a node is not a node of its own.
     known = (pools[:, 0] >> 32) == 0
@@ -67,10 +69,11 @@ def _renewed(graph: Graph, nodes: Int32s) -> Int32s:
 
 def pools_of(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: int) -> Int64s:
     """int64 (r, insert_beam): what a search of the graph as it is finds for each row."""
-    queries, settings = points.take(rows), graph.settings
+    queries, settings = taken(points, rows, ops), graph.settings
     entries = entries_of(graph, queries, points, ops, threads)
     known = points.take(slice(0, graph.rows))
-    return ops.beam(queries, known, graph.neighbours, entries, settings.insert_beam, settings.width, threads=threads)
+    pools = ops.beam(queries, known, graph.neighbours, entries, settings.insert_beam, settings.width, threads=threads)
+    return fetched(pools)
 
 
 def attach(
@@ -79,8 +82,8 @@ def attach(
     """Give `rows` (ascending) lists made of their pools and of each other, and link what they chose back to them, in place."""
     if not len(rows):
         return
-    queries = points.take(rows)
-    near = ops.nearest(queries, queries, settings.batch_k + 1, None, threads=threads)
+    queries = taken(points, rows, ops)
+    near = fetched(ops.nearest(queries, queries, settings.batch_k + 1, None, threads=threads))
     places = ids_of(near)
     near = np.where(places < 0, NO_KEY, (near & np.int64(-(2**32))) | rows[places])
     near[places == np.arange(len(rows))[:, None]] = NO_KEY

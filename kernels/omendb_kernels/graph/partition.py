@@ -15,6 +15,7 @@ from ..codec import sample_rows
 from ..contract import Backend, CodeRows, Int32s, Int64s
 from ..keys import unpack
 from ..parallel import blocks, run
+from .place import fetched, taken
 from .settings import Settings
 
 LEADER_SHARE = 0.005
@@ -65,14 +66,15 @@ def _carve(points: CodeRows, item: _Item, settings: Settings, ops: Backend, thre
     count = min(max(-(-size // round(1 / LEADER_SHARE)), 2), MAX_LEADERS)
     leaders = np.sort(rows[sample_rows(size, count, item.number)])
     fanout = min(settings.fanout[item.level] if item.level < len(settings.fanout) else 1, count)
-    targets = points.take(leaders)
+    targets = taken(points, leaders, ops)
     parts = list(blocks(size, min(BLOCK, max(LEAST_BLOCK, -(-size // threads)))))
     inner = max(1, threads // len(parts))
     joined: list[list[Int32s]] = [[] for _ in parts]
 
     def join(i: int) -> None:
         some = rows[slice(*parts[i])]
-        places = unpack(ops.nearest(points.take(some), targets, fanout, None, threads=inner))[1].ravel().astype(np.int16)
+        keys = ops.nearest(taken(points, some, ops), targets, fanout, None, threads=inner)
+        places = fetched(unpack(keys)[1].astype(np.int16)).ravel()
         members = np.repeat(some, fanout)[np.argsort(places, kind="stable")]  # by leader, then by row; 16 bits sort by radix
         joined[i] = np.split(members, np.cumsum(np.bincount(places, minlength=count))[:-1])
 

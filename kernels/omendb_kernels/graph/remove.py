@@ -12,6 +12,7 @@ from ..parallel import blocks
 from .build import fresh_lists
 from .graph import Graph, ids_of, no_lists, nodes_of, router_of
 from .insert import link_back
+from .place import placed_codes
 from .repair import repair
 
 BLOCK = 2048  # lists mended at a time: each may bring degree^2 candidates
@@ -33,6 +34,7 @@ def consolidate(graph: Graph, points: CodeRows, live: NDArray[np.bool_], ops: Ba
     nodes = nodes_of(heads, graph.rows)
     if not len(nodes):
         return None
+    points = placed_codes(points, ops)
     neighbours = _without(graph, points, nodes, needed, ops, threads)
     router = router_of(nodes, len(graph.router))
     repair(points, neighbours, router, nodes, ops, threads)

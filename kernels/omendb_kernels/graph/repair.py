@@ -12,6 +12,7 @@ import numpy as np
 
 from ..contract import Backend, CodeRows, Int32s
 from ..keys import unpack
+from .place import fetched, taken
 
 ROUND = 256  # unreached nodes that propose in one round: a link to one usually reaches its neighbours too
 
@@ -34,8 +35,8 @@ def repair(points: CodeRows, neighbours: Int32s, router: Int32s, nodes: Int32s, 
             slots[:] = -1
             reached = ops.reach(neighbours, root, nobody, threads=threads)
             continue
-        keys = ops.nearest(points.take(asking), points.take(slice(0, len(neighbours))), 1, free, threads=threads)
-        distances, targets = (column[:, 0] for column in unpack(keys))
+        keys = ops.nearest(taken(points, asking, ops), points.take(slice(0, len(neighbours))), 1, free, threads=threads)
+        distances, targets = (column[:, 0] for column in unpack(fetched(keys)))
         order = np.lexsort((asking, distances))  # the best proposal to each target first
         _, first = np.unique(targets[order], return_index=True)
         chosen = order[first]

@@ -23,6 +23,7 @@ from ..keys import unpack
 from ..metrics import METRICS
 from ..parallel import blocks
 from .graph import MAX_BEAM, Graph, Twins
+from .place import fetched
 
 if TYPE_CHECKING:
     from ..points import PointSet
@@ -44,7 +45,8 @@ class GraphSearch:
 
 def entries_of(graph: Graph, queries: CodeRows, points: CodeRows, ops: Backend, threads: int) -> Int32s:
     """int32 (m, 1): the router's node nearest to each query."""
-    return graph.router[unpack(ops.nearest(queries, graph.entrance(points), 1, None, threads=threads))[1]]
+    keys = fetched(ops.nearest(queries, graph.entrance(points), 1, None, threads=threads))
+    return graph.router[unpack(keys)[1]]
 
 
 def beam_for(graph: Graph, k: int, beam: int | None) -> int:
