@@ -63,7 +63,12 @@ def _module(file: str, defines: tuple[str, ...]) -> Any:
     """The compiled file; CuPy keeps it on disk for each architecture. The header is part of what it is known by."""
     header = zlib.crc32((HERE / "common.cuh").read_bytes())
     options = ("--std=c++17", "--fmad=false", f"-I{HERE}", f"-DHEADER={header}", *(f"-D{define}" for define in defines))
-    return cupy.RawModule(code=(HERE / file).read_text(encoding="utf-8"), options=options)
+    return cupy.RawModule(code=source_of(file), options=options)
+
+
+def source_of(file: str) -> str:
+    """The text of a .cu file."""
+    return (HERE / file).read_text(encoding="utf-8")
 
 
 def kernel(file: str, name: str, *defines: str) -> Any:
