@@ -85,5 +85,28 @@ def compiling() -> None:
     raise typer.Exit(bench.report())
 
 
+@app.command()
+def gpu(
+    data: Data = None,
+    rows: Annotated[str, typer.Option(help="Row counts of random sets, separated by commas.")] = "100000,1000000",
+    dims: Annotated[str, typer.Option(help="Their dimensions.")] = "128,768",
+    rounds: int = 5,
+    out: Out = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Every op once, small, nothing timed.")] = False,
+) -> None:
+    """On a GPU: equal to the CPU, then whole builds and searches beside it, and each op beside the model."""
+    from . import gpu as bench
+
+    raise typer.Exit(bench.report(rows=rows, dims=dims, data=data, rounds=rounds, out=out, smoke=smoke))
+
+
+@app.command()
+def kernels(docs: Annotated[bool, typer.Option("--docs", help="Write docs/kernels.md.")] = False) -> None:
+    """What the GPU kernels should take, by a model: nothing is measured."""
+    from . import roofline_docs as bench
+
+    bench.write() if docs else print(bench.text())
+
+
 if __name__ == "__main__":
     app(prog_name="python -m bench")
