@@ -64,14 +64,15 @@ def pick_call(points: CodeRows, leaves: Iterable[np.ndarray], k: int, width: int
 
 
 def make_pick(rng: Generator, case: Any) -> Call:
-    sizes = {"no rows": 0, "leaf of 512": 530, "blocks": 140}
+    sizes = {"no rows": 0, "leaf of 512": 530, "blocks": 140, "many nearest": 160}
     n = sizes.get(case.name, rows_for(case.dim))
     leaf_sizes: Any = {
         "no rows": [], "no leaves": [], "leaf of 1": [1], "leaf of 2": [2], "empty leaves": [0, n // 2, 0, 0, 3, 0],
-        "leaf of 512": [int(rng.choice([511, 512, 513]))], "blocks": [int(rng.choice(BLOCKS))], "one leaf": [n],
+        "leaf of 512": [int(rng.choice([511, 512, 513]))], "blocks": [int(rng.choice(BLOCKS))], "one leaf": [n], "many nearest": [150],
         "tiles": [int(size) for size in rng.choice(TILES, 4)], "overlap": [n // 2] * 12,
     }.get(case.name, rng.integers(0, n + 1, 5))  # fmt: skip
-    k = {"k one": 1, "k over": n + 3, "leaf of 2": 3, "small reservoir": 9}.get(case.name, int(rng.integers(1, 9)))
+    many = int(rng.integers(33, 71))
+    k = {"k one": 1, "k over": n + 3, "leaf of 2": 3, "small reservoir": 9, "many nearest": many}.get(case.name, int(rng.integers(1, 9)))
     width = {"small reservoir": 4, "width one": 1, "width over": 3 * n + 1}.get(case.name, int(rng.integers(1, 40)))
     points = node_rows(rng, case, n)
     return pick_call(points, [draw(rng, n, size) for size in leaf_sizes], k, width)
@@ -128,9 +129,9 @@ def key_lines(rng: Generator, lines: int, most: int, ids: int, far: int, least: 
 
 
 def make_link(rng: Generator, case: Any) -> Call:
-    n = 30
+    n = 30 if case.name != "hub" else 400
     far = {"ties": 2, "largest": 2**31 - 1}.get(case.name, 1000)
-    t = {"no targets": 0, "one target": 1, "all targets": n}.get(case.name, int(rng.integers(1, n)))
+    t = {"no targets": 0, "one target": 1, "all targets": n, "hub": 3}.get(case.name, int(rng.integers(1, n)))
     targets = draw(rng, n, t)
     sources = rng.permutation(n).astype(np.int32)[: 0 if case.name == "no sources" else int(rng.integers(1, n + 1))]
     own = key_lines(rng, t, {"no own": 0}.get(case.name, int(rng.integers(1, 9))), n, far)
@@ -144,6 +145,9 @@ def make_link(rng: Generator, case: Any) -> Call:
             keys = np.unique(np.array([*back, *line[line != NO_KEY]], np.int64))[: len(line)]
             line[:] = NO_KEY
             line[: len(keys)] = keys
+    if case.name == "hub":  # nearly every edge leads to one target
+        sources = rng.permutation(n).astype(np.int32)
+        kept = np.sort(rng.integers(0, far, n) * 2**32 + rng.choice(targets, n, p=[0.9, 0.05, 0.05]))[rng.permutation(n), None]
     if case.name == "all NO_KEY":
         own[:], kept[:] = NO_KEY, NO_KEY
     if case.name == "largest":  # the largest row numbers, among those that nobody asked for
@@ -311,11 +315,11 @@ MAKERS: dict[str, Callable[[Generator, Any], Call]] = {
 NAMES: dict[str, tuple[str, ...]] = {
     "pick": ("ties", "duplicates", "zeros", "largest", "no rows", "no leaves", "leaf of 1", "leaf of 2", "empty leaves",
              "one leaf", "overlap", "tiles", "blocks", "leaf of 512", "k one", "k over", "small reservoir", "width one",
-             "width over"),
+             "width over", "many nearest"),
     "prune": ("ties", "duplicates", "zeros", "largest", "no lines", "no candidates", "one candidate", "all NO_KEY", "full",
               "tiles", "blocks", "degree one", "degree over", "alpha 1", "alpha 2", "alpha 6/5"),
     "link": ("ties", "duplicates", "mutual", "largest", "no targets", "one target", "all targets", "no sources", "no own",
-             "no kept", "all NO_KEY", "width one", "width over"),
+             "no kept", "all NO_KEY", "width one", "width over", "hub"),
     "score": ("ties", "duplicates", "zeros", "largest", "no lines", "no ids", "one id", "repeats", "itself", "holes",
               "all holes", "width one", "width over"),
     "beam": ("ties", "duplicates", "zeros", "largest", "one node", "no nodes", "no queries", "one query", "no entries",

@@ -24,7 +24,8 @@ from ...parallel import blocks
 HERE = Path(__file__).parent
 LEAST_CAPABILITY = 75  # dp4a is older; Turing is the oldest that CUDA 13 compiles for
 SHARE = 0.5  # of the free memory that one op takes for its tiles
-MOST_SHARED = 48 * 1024  # bytes a block has without asking for more
+MOST_SHARED = 48 * 1024  # bytes a block has without asking for more, what it declares itself included
+ASKED_FROM = MOST_SHARED // 2  # asking costs nothing, and how much a kernel declares is not known here
 
 Op = TypeVar("Op", bound=Callable[..., Any])
 
@@ -84,7 +85,7 @@ def launch(
     if min(grid) < 1:
         return
     function = kernel(file, name, *defines)
-    if shared > MOST_SHARED:
+    if shared > ASKED_FROM:
         function.max_dynamic_shared_size_bytes = shared
     function(grid, (block,), args, shared_mem=shared)
 
