@@ -68,14 +68,15 @@ def make_pick(rng: Generator, case: Any) -> Call:
     n = sizes.get(case.name, rows_for(case.dim))
     leaf_sizes: Any = {
         "no rows": [], "no leaves": [], "leaf of 1": [1], "leaf of 2": [2], "empty leaves": [0, n // 2, 0, 0, 3, 0],
-        "leaf of 512": [int(rng.choice([511, 512, 513]))], "blocks": [int(rng.choice(BLOCKS))], "one leaf": [n], "many nearest": [150],
+        "leaf of 512": [int(rng.choice([511, 512, 513]))], "blocks": [int(rng.choice(BLOCKS))], "one leaf": [n],
+        "many nearest": [150],
         "tiles": [int(size) for size in rng.choice(TILES, 4)], "overlap": [n // 2] * 12,
     }.get(case.name, rng.integers(0, n + 1, 5))  # fmt: skip
-    many = int(rng.integers(33, 71))
-    k = {"k one": 1, "k over": n + 3, "leaf of 2": 3, "small reservoir": 9, "many nearest": many}.get(case.name, int(rng.integers(1, 9)))
+    usual, many = rng.integers(1, 9), rng.integers(33, 71)
+    k = {"k one": 1, "k over": n + 3, "leaf of 2": 3, "small reservoir": 9, "many nearest": many}.get(case.name, usual)
     width = {"small reservoir": 4, "width one": 1, "width over": 3 * n + 1}.get(case.name, int(rng.integers(1, 40)))
     points = node_rows(rng, case, n)
-    return pick_call(points, [draw(rng, n, size) for size in leaf_sizes], k, width)
+    return pick_call(points, [draw(rng, n, size) for size in leaf_sizes], int(k), width)
 
 
 # ---- prune ---------------------------------------------------------------------------------------------------------
@@ -94,17 +95,17 @@ def prune_call(rng: Generator, points: CodeRows, sizes: Iterable[int], most: int
 
 
 def make_prune(rng: Generator, case: Any) -> Call:
-    n = {"blocks": 140, "tiles": 40}.get(case.name, rows_for(case.dim))
+    n = {"blocks": 140, "tiles": 40, "most kept": 90}.get(case.name, rows_for(case.dim))
     most = {"no candidates": 0, "one candidate": 1, "blocks": int(rng.choice(BLOCKS)), "tiles": int(rng.choice(TILES)),
-            "largest": n - 1}.get(case.name, int(rng.integers(1, n)))  # fmt: skip
+            "largest": n - 1, "most kept": int(rng.choice([63, 64]))}.get(case.name, int(rng.integers(1, n)))  # fmt: skip
     if case.name in ("no candidates", "all NO_KEY"):
         sizes = [0] * 4
-    elif case.name in ("full", "blocks", "tiles", "largest"):
+    elif case.name in ("full", "blocks", "tiles", "largest", "most kept"):
         sizes = [most] * 6
     else:
         sizes = [] if case.name == "no lines" else rng.integers(0, most + 1, 8).tolist()
     alpha = {"alpha 1": (1, 1), "alpha 2": (2, 1), "alpha 6/5": (6, 5)}.get(case.name, ALPHAS[rng.integers(0, 3)])
-    degree = {"degree one": 1, "degree over": n + 5, "largest": n}.get(case.name, int(rng.integers(1, 12)))
+    degree = {"degree one": 1, "degree over": n + 5, "largest": n, "most kept": 64}.get(case.name, int(rng.integers(1, 12)))
     if case.name.startswith("alpha"):  # equal sides of the rule are common among distances of few small coordinates
         small = np.where(rng.random((n, case.dim)) < min(0.5, 12 / case.dim), rng.integers(-1, 2, (n, case.dim)), 0)
         codes = np.zeros((n, -(-case.dim // 32) * 32), np.int8)
@@ -245,9 +246,9 @@ def make_beam(rng: Generator, case: Any) -> Call:
 
 def make_adopt(rng: Generator, case: Any) -> Call:
     """Lists as `adopt` meets them, and others that no pruning made: old neighbours that would strike each other out."""
-    n = rows_for(case.dim)
-    t = {"no rows": 0, "one row": 1, "all rows": n}.get(case.name, int(rng.integers(1, n)))
-    degree = {"degree one": 1, "degree over": n + 3}.get(case.name, int(rng.integers(1, 9)))
+    n = rows_for(case.dim) if case.name != "many candidates" else 90
+    t = {"no rows": 0, "one row": 1, "all rows": n, "many candidates": 4}.get(case.name, int(rng.integers(1, n)))
+    degree = {"degree one": 1, "degree over": n + 3, "many candidates": 40}.get(case.name, int(rng.integers(1, 9)))
     points, rows = node_rows(rng, case, n), draw(rng, n, t)
     between = distances(points, points)
     lists = np.full((t, degree), -1, np.int32)
@@ -258,13 +259,13 @@ def make_adopt(rng: Generator, case: Any) -> Call:
         line[: len(others)] = others
     if case.name in ("holes", "no lists"):
         lists[rng.random(lists.shape) < (0.5 if case.name == "holes" else 2)] = -1
-    s = {"no sources": 0, "every source": n}.get(case.name, int(rng.integers(1, n + 1)))
+    s = {"no sources": 0, "every source": n, "many candidates": n}.get(case.name, int(rng.integers(1, n + 1)))
     sources = rng.permutation(n).astype(np.int32)[:s]
     kept = np.full((len(sources), degree), NO_KEY, np.int64)
     for source, line in zip(sources, kept, strict=True):
         targets = rng.permutation(np.setdiff1d(np.arange(n), [source]))[: int(rng.integers(0, degree + 1))]
         line[: len(targets)] = np.sort(between[source, targets] * 2**32 + targets)
-    width = {"width one": 1, "width over": 3 * n}.get(case.name, int(rng.integers(1, 20)))
+    width = {"width one": 1, "width over": 3 * n, "many candidates": 64}.get(case.name, int(rng.integers(1, 20)))
     args = {"points": points, "rows": rows, "lists": lists, "sources": sources, "kept": kept, "width": width}
     return Call("adopt", args | {"alpha": ALPHAS[rng.integers(0, 3)]})
 
@@ -317,7 +318,7 @@ NAMES: dict[str, tuple[str, ...]] = {
              "one leaf", "overlap", "tiles", "blocks", "leaf of 512", "k one", "k over", "small reservoir", "width one",
              "width over", "many nearest"),
     "prune": ("ties", "duplicates", "zeros", "largest", "no lines", "no candidates", "one candidate", "all NO_KEY", "full",
-              "tiles", "blocks", "degree one", "degree over", "alpha 1", "alpha 2", "alpha 6/5"),
+              "tiles", "blocks", "degree one", "degree over", "alpha 1", "alpha 2", "alpha 6/5", "most kept"),
     "link": ("ties", "duplicates", "mutual", "largest", "no targets", "one target", "all targets", "no sources", "no own",
              "no kept", "all NO_KEY", "width one", "width over", "hub"),
     "score": ("ties", "duplicates", "zeros", "largest", "no lines", "no ids", "one id", "repeats", "itself", "holes",
@@ -326,7 +327,7 @@ NAMES: dict[str, tuple[str, ...]] = {
              "entries none", "many entries", "no neighbours", "degree one", "chain", "self loops", "repeats", "holes",
              "empty lists", "unreachable", "many nodes", "many queries", "blocks", "beam blocks", "beam one", "beam over"),
     "adopt": ("ties", "duplicates", "zeros", "largest", "no rows", "one row", "all rows", "no lists", "itself", "in disorder",
-              "holes", "no sources", "every source", "degree one", "degree over", "width one", "width over"),
+              "holes", "no sources", "every source", "degree one", "degree over", "width one", "width over", "many candidates"),
     "reach": ("plain", "one node", "no nodes", "many nodes", "degree one", "no neighbours", "empty lists", "chain", "no start",
               "nothing reached", "all reached"),
 }  # fmt: skip

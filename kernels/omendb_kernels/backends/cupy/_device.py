@@ -61,8 +61,8 @@ def op(function: Op) -> Op:
 
 @functools.cache
 def _module(file: str, defines: tuple[str, ...]) -> Any:
-    """The compiled file; CuPy keeps it on disk for each architecture. The header is part of what it is known by."""
-    header = zlib.crc32((HERE / "common.cuh").read_bytes())
+    """The compiled file; CuPy keeps it on disk for each architecture. The headers are part of what it is known by."""
+    header = zlib.crc32(b"".join(path.read_bytes() for path in sorted(HERE.glob("*.cuh"))))
     options = ("--std=c++17", "--fmad=false", f"-I{HERE}", f"-DHEADER={header}", *(f"-D{define}" for define in defines))
     return cupy.RawModule(code=source_of(file), options=options)
 
