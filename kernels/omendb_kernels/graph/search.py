@@ -23,7 +23,7 @@ from ..keys import unpack
 from ..metrics import METRICS
 from ..parallel import blocks
 from .graph import MAX_BEAM, Graph, Twins
-from .place import fetched
+from .place import fetched, taken
 
 if TYPE_CHECKING:
     from ..points import PointSet
@@ -45,7 +45,8 @@ class GraphSearch:
 
 def entries_of(graph: Graph, queries: CodeRows, points: CodeRows, ops: Backend, threads: int) -> Int32s:
     """int32 (m, 1): the router's node nearest to each query."""
-    keys = fetched(ops.nearest(queries, graph.entrance(points), 1, None, threads=threads))
+    entrance = graph.entrance(points) if isinstance(points.codes, np.ndarray) else taken(points, graph.router, ops)
+    keys = fetched(ops.nearest(queries, entrance, 1, None, threads=threads))
     return graph.router[unpack(keys)[1]]
 
 

@@ -1,0 +1,63 @@
+"""`ci/gpu` on a machine without a GPU: every command that it would run names files and modules that exist."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BASH = shutil.which("bash")
+
+pytestmark = pytest.mark.skipif(BASH is None or sys.platform == "win32", reason="needs bash")
+
+
+def dry(root: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHON": sys.executable, **variables}
+    command = [str(BASH), str(root / "ci" / "gpu"), "--dry-run"]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_every_command_names_what_is_there(tmp_path):
+    done = dry(ROOT, OUT=str(tmp_path / "out"), DATA="/data")
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    tools = ("memcheck", "racecheck", "synccheck", "initcheck")
+    assert {"smi", "device", "gate", "smoke", "bench", "counters", *(f"sanitize-{tool}" for tool in tools)} <= set(steps)
+    assert "tests/test_gpu_device.py" in steps["device"]
+    assert steps["bench"].endswith(f"--data /data --out {tmp_path}/out/bench.json")
+    assert not (tmp_path / "out").exists()  # nothing was run
+
+
+def test_a_missing_file_or_module_is_said(tmp_path):
+    shutil.copytree(ROOT / "ci", tmp_path / "ci")
+    done = dry(tmp_path)
+    assert done.returncode == 1
+    assert "no file tests/test_gpu_device.py" in done.stderr
+    assert "no module bench" in done.stderr
+    assert "FAILED" in done.stdout
+
+
+def test_its_options_are_options():
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))
+    env = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", "NO_COLOR": "1"}
+    for command, options in (("gpu", ("--rows", "--dims", "--data", "--out", "--smoke")), ("exact", ("--oracle", "--rounds"))):
+        shown = [sys.executable, "-m", "bench", command, "--help"]
+        told = subprocess.run(shown, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120).stdout
+        assert [option for option in options if option not in told] == []
+
+
+def test_the_bench_says_that_there_is_no_device():
+    from omendb_kernels import list_backends
+
+    if list_backends().get("cupy", "") is None:
+        pytest.skip("there is one")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))}
+    done = subprocess.run([sys.executable, "-m", "bench", "gpu"], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("no cupy backend: ")
