@@ -47,7 +47,7 @@ def test_watched_kernels_report_nothing(rng, gpu, op):
 @pytest.mark.parametrize("op", OPS)
 def test_on_the_device_an_answer_stays_there(rng, gpu, op):
     """Arguments on the device: the same bits, and the host waits only where the op says why."""
-    import cupy  # noqa: PLC0415  the double
+    import cupy
 
     case = next(case for case in TABLE if case.op == op and case.name == "plain" and case.dim == 32)
     call = case.make(rng)
@@ -61,11 +61,23 @@ def test_on_the_device_an_answer_stays_there(rng, gpu, op):
     assert len(waited) <= WAITS.get(op, 0), waited
 
 
-WAITS = {"reach": 40}  # a look at the size of each front: their number is not known before
+# reach: a look at the size of every eighth front: their number is not known before; pick: blocks are laid out on the host.
+WAITS = {"reach": 40, "pick": 1}
+
+
+@pytest.mark.parametrize("constants", [{"SETS": (2, 2)}, {"ROOM": 32}, {"MOST_SHARED": 0}], ids=str)
+def test_beam_whatever_it_forgets_and_wherever_its_pool_lies(rng, gpu, monkeypatch, constants):
+    beam = importlib.import_module("omendb_kernels.backends.cupy.beam")
+    ops = backend()
+    for name, value in constants.items():
+        monkeypatch.setattr(beam, name, value)
+    for place, case in enumerate(cases_of("beam", long=False)[:: 2]):
+        gpu.order, gpu.seed = place % 3, place
+        check(ops, case.make(rng), case, threads=(1,))
 
 
 def test_a_full_device_is_a_typed_error(rng, gpu):
-    from omendb_kernels.errors import OutOfDeviceMemory  # noqa: PLC0415
+    from omendb_kernels.errors import OutOfDeviceMemory
 
     call = next(case for case in TABLE if case.op == "lengths" and case.dim == 300).make(rng)
     gpu.memory = gpu.used + 64
@@ -75,8 +87,8 @@ def test_a_full_device_is_a_typed_error(rng, gpu):
 
 def test_rows_beyond_the_device_are_streamed(rng, gpu):
     """`nearest` over more rows than the device holds."""
-    from omendb_kernels.backends import reference  # noqa: PLC0415
-    from omendb_kernels.contract import CodeRows  # noqa: PLC0415
+    from omendb_kernels.backends import reference
+    from omendb_kernels.contract import CodeRows
 
     codes = rng.integers(-128, 128, (3000, 512)).astype(np.int8)
     rows = CodeRows(codes, (codes.astype(np.int32) ** 2).sum(axis=1).astype(np.int32))
@@ -87,10 +99,36 @@ def test_rows_beyond_the_device_are_streamed(rng, gpu):
     assert gpu.peak <= gpu.memory
 
 
-MUTANTS: list[tuple[str, str, str, str]] = []  # (file, op that must show it, text, text instead)
+NOTHING = ""
+MUTANTS: list[tuple[str, str, str, str]] = [  # (file, op that must show it, text, text instead)
+    ("pick.cu", "pick", "bool here = lane == 0 || score_before <= fresh;", "bool here = lane == 0 || score_before < fresh;"),
+    ("pick.cu", "pick", "__syncthreads();  // the lines are whole", NOTHING),
+    ("pick.cu", "pick", "int most = worst - 1, last = take - 1 + met;", "int most = worst - 1, last = take - 1;"),
+    ("pick.cu", "pick", "if (key <= lists.after[row])", "if (key < lists.after[row])"),
+    ("merge.cu", "link", "edges[start + atomicSub(&counts[target], 1) - 1] =", "edges[start + --counts[target]] ="),
+    ("merge.cu", "link", "lane == 0 || keys[0] != before);", "true);"),
+    ("merge.cu", "link", "(i64)row - targets[count - 1] + count - 1);", "(i64)row - targets[count - 1] + count);"),
+    ("merge.cu", "link", "__syncwarp();  // the pool is whole", NOTHING),
+    ("link.cu", "score", "line < lines && first + i < most ?", "line < lines ?"),
+    ("prune.cu", "prune", "distance <= max(own.reach[half], reach)", "distance < max(own.reach[half], reach)"),
+    ("prune.cu", "adopt", "const bool struck = ADOPT && (alive & close & (self - 1));", "const bool struck = false;"),
+    ("prune.cu", "prune", "const char* only = (u32)needed ? own[0] : own[1];", "const char* only = own[0];"),
+    ("prune.cu", "adopt", "in[1] |= id == own.id[1];", "in[1] |= id == own.id[0];"),
+    ("prune.cu", "prune", "own[half] = needed >> 32 * half >> lane & 1 ? room + (32 * half + lane) * STRIDE : rows;",
+     "own[half] = room + (32 * half + lane) * STRIDE;"),
+    ("prune.cu", "prune", "const u32 mine = at < width ? some >> team : 0;", "const u32 mine = some >> team;"),
+    ("prune.cu", "prune", "        __syncwarp();  // every lane sees what others know of the candidates", NOTHING),
+    ("beam.cu", "beam", "cursor = min(cursor, places[0]);", NOTHING),
+    ("beam.cu", "beam", "        __syncthreads();  // what is written now was read before: by this turn, or by those above it",
+     NOTHING),
+    ("beam.cu", "beam", "if (!total) break;", "if (!counters[TAKEN]) break;"),
+    ("reach.cu", "reach", "fresh = !(atomicOr(flags + (node >> 2), flag) & flag);",
+     "fresh = !(flags[node >> 2] & flag), flags[node >> 2] |= flag;"),
+    ("reach.cu", "reach", "front += sizes[i];", "front = start;"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant[0]}: {mutant[2]}")
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant[0]} {mutant[1]}")
 def test_seeded_mutants_are_caught(gpu, monkeypatch, mutant):
     """Kernels wrong in one small way: the table or the watch sees each."""
     file, op, right, wrong = mutant
@@ -98,18 +136,26 @@ def test_seeded_mutants_are_caught(gpu, monkeypatch, mutant):
     device = importlib.import_module("omendb_kernels.backends.cupy._device")
     source = (device.HERE / file).read_text()
     assert source.count(right) == 1, f"{right!r} is not once in {file}"
-    monkeypatch.setattr(device, "source_of", lambda name: source.replace(right, wrong) if name == file else (device.HERE / name).read_text())
+    plain = device.source_of
+    monkeypatch.setattr(device, "source_of", lambda name: source.replace(right, wrong) if name == file else plain(name))
     device._module.cache_clear()
-    gpu.checked, gpu.order, gpu.preempt = True, 2, 20
-    assert caught(ops, op, zlib.crc32(repr(mutant).encode())), "nothing saw it"
+    gpu.order, gpu.preempt = 2, 20
+    assert caught(gpu, ops, op, zlib.crc32(repr(mutant).encode())), "nothing saw it"
 
 
-def caught(ops: Any, op: str, seed: int) -> bool:
+def caught(gpu: Sim, ops: Any, op: str, seed: int) -> bool:
     cases = [case for case in TABLE if case.op == op and case.dim <= 300]
     order = np.random.default_rng(seed).permutation(len(cases))
-    for place in order:
-        try:
-            check(ops, cases[place].make(np.random.default_rng([seed, place])), cases[place], threads=(1,))
-        except (AssertionError, KernelError):
+    for watched, count in ((False, len(order)), (True, 60)):
+        gpu.checked = watched
+        if any(wrong(ops, cases[place], np.random.default_rng([seed, place])) for place in order[:count]):
             return True
+    return False
+
+
+def wrong(ops: Any, case: Case, rng: np.random.Generator) -> bool:
+    try:
+        check(ops, case.make(rng), case, threads=(1,))
+    except (AssertionError, KernelError):
+        return True
     return False
