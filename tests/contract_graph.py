@@ -74,7 +74,8 @@ def make_pick(rng: Generator, case: Any) -> Call:
     }.get(case.name, rng.integers(0, n + 1, 5))  # fmt: skip
     usual, many = rng.integers(1, 9), rng.integers(33, 71)
     k = {"k one": 1, "k over": n + 3, "leaf of 2": 3, "small reservoir": 9, "many nearest": many}.get(case.name, usual)
-    width = {"small reservoir": 4, "width one": 1, "width over": 3 * n + 1, "many nearest": 90}.get(case.name, int(rng.integers(1, 40)))
+    widths = {"small reservoir": 4, "width one": 1, "width over": 3 * n + 1, "many nearest": 90}
+    width = widths.get(case.name, int(rng.integers(1, 40)))
     points = node_rows(rng, case, n)
     return pick_call(points, [draw(rng, n, size) for size in leaf_sizes], int(k), width)
 

@@ -6,9 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from bench import gpu
+from omendb_kernels.backends import numpy as plain
 
 ROOT = Path(__file__).parent.parent
 BASH = shutil.which("bash")
@@ -61,3 +67,49 @@ def test_the_bench_says_that_there_is_no_device():
     assert done.returncode == 1
     (line,) = done.stdout.splitlines()
     assert line.startswith("no cupy backend: ")
+
+
+class Pretended(gpu._Device):
+    """A card whose arrays are NumPy's and whose clock is the host's."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.backend, self.cupy = name, plain, np
+
+    def seconds(self, task):
+        start = time.perf_counter()
+        task()
+        return time.perf_counter() - start
+
+
+def test_whole_runs_and_ops_are_timed_once_they_are_equal(capsys):
+    rows = gpu._rows(5_300, 12)
+    run = gpu._run(Pretended("NVIDIA H100 80GB HBM3"), "small", rows, 1, 50)
+    assert run["equal"]
+    ops = {one["op"]: one for one in run["ops"]}
+    assert {"encode", "nearest", "pick", "prune", "link", "reach", "beam", "rerank"} <= set(ops)
+    assert all(one["device"] > 0 for one in ops.values())
+    assert all(ops[op]["predicted"] > 0 for op in ("encode", "nearest", "pick", "prune", "link", "beam"))
+    shown = capsys.readouterr().out
+    assert "equal to the CPU's graph and answers" in shown
+    assert "predicted ms" in shown
+
+
+def test_a_card_without_a_model_has_no_prediction():
+    calls = [("reach", (np.zeros((4, 2), np.int32), np.zeros(1, np.int32), np.zeros(4, np.bool_)), {"threads": 1})]
+    (found,) = gpu._ops(Pretended("NVIDIA L40S"), calls, 1000, 32, 1)
+    assert found["predicted"] is None
+    (found,) = gpu._ops(Pretended("NVIDIA L4"), calls, 1000, 32, 1)
+    assert found["predicted"] > 0
+
+
+def test_a_wrong_graph_is_not_timed(monkeypatch):
+    def wrong(*args, **options):
+        lists = plain.prune(*args, **options)
+        lists[0, 0] ^= 1
+        return lists
+
+    device = Pretended("NVIDIA L4")
+    device.backend = SimpleNamespace(**{name: getattr(plain, name) for name in plain.__all__} | {"prune": wrong})
+    run = gpu._run(device, "wrong", gpu._rows(5_300, 12), 1, 50)
+    assert not run["equal"]
+    assert "ops" not in run

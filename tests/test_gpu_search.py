@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from gpu_sim import gpu_fixture  # noqa: F401
 
 import omendb
 import omendb_kernels as kernels
+from omendb_kernels import dispatch
 from omendb_kernels.codec import query_scales
 from omendb_kernels.dispatch import backend
 
@@ -95,3 +97,21 @@ def test_a_full_device_stops_a_build_with_a_typed_error(rng, gpu):
     gpu.memory = gpu.used + 100_000
     with kernels.use_backend("cupy"), pytest.raises(OutOfDeviceMemory):
         kernels.build_graph(rows)
+
+
+def test_without_a_device_there_is_a_reason(gpu):
+    gpu.devices = 0
+    reason = kernels.list_backends()["cupy"]
+    assert reason is not None
+    assert "cannot compute" in reason
+    with pytest.raises(kernels.UnknownBackend, match="cannot compute"), kernels.use_backend("cupy"):
+        pass
+    assert kernels.backend_name() in ("numba", "numpy")
+
+
+def test_without_the_library_there_is_a_reason(monkeypatch):
+    monkeypatch.setattr(dispatch, "_loaded", {})
+    for name in [name for name in sys.modules if name.startswith("omendb_kernels.backends.cupy")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "cupy" in str(kernels.list_backends()["cupy"])
