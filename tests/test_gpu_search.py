@@ -57,7 +57,8 @@ def test_own_scales_of_queries(rng, gpu):
     with kernels.use_backend("cupy"):
         searcher = importlib.import_module("omendb_kernels.backends.cupy.seek")._Searcher(search._plan(graph, points))
         assert points.codec is not None
-        assert searcher._own_scales(queries).get().tobytes() == query_scales(points.codec, queries, np.zeros(64, np.bool_)).tobytes()
+        wanted = query_scales(points.codec, queries, np.zeros(64, np.bool_))
+        assert searcher._own_scales(queries).get().tobytes() == wanted.tobytes()
 
 
 def test_vectors_may_stay_on_the_host(rng, gpu):
