@@ -116,3 +116,20 @@ def test_without_the_library_there_is_a_reason(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert "cupy" in str(kernels.list_backends()["cupy"])
+
+
+def test_ops_run_on_the_device_of_their_arguments(rng, gpu, monkeypatch):
+    """Two devices, the second not the current one."""
+    import cupy
+
+    ops = importlib.import_module("omendb_kernels.backends.cupy")
+    entered: list[int] = []
+    monkeypatch.setattr(cupy.cuda.Device, "__enter__", lambda self: entered.append(self.id) or self)
+    gpu.devices = 2
+    data = cupy.asarray(rng.normal(size=(9, 5)).astype(np.float32))
+    monkeypatch.setattr(type(data), "device", property(lambda _: cupy.cuda.Device(1)))
+    ops.lengths(kernels.Rows(data, "float32"), threads=1)
+    assert entered[:1] == [1]
+    entered.clear()
+    ops.lengths(kernels.Rows(np.ones((2, 2), np.float32), "float32"), threads=1)
+    assert set(entered) <= {0}

@@ -1,5 +1,5 @@
-"""Where arrays lie. A backend that computes on a device is given there what its ops read again and again; the lists, and what is
-decided by a few numbers, stay on the host. On other backends all of this is nothing."""
+"""Where arrays lie. A backend that computes on a device is given there what its ops read again and again; lists, and what few
+numbers decide, stay on the host. On other backends all of this is nothing."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 An op answers where it was asked: arguments on the host give an answer on the host, arguments on the device one on the device.
 `points` may lie on either side whatever the rest does: rows that are asked for often are uploaded once (graph/, seek.py).
-Everything runs on CuPy's current device and stream, and only an answer for the host waits for the device.
+Everything runs on the device where the arguments lie (else on CuPy's current one) and on its current stream; only an answer
+for the host waits for the device.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,16 +49,28 @@ if why := _reason_against():
 
 
 def op(function: Op) -> Op:
-    """An op of the contract: a device that is out of memory becomes an error that dispatch can act on."""
+    """An op of the contract, on the device of its arguments; out of memory there, it raises what dispatch can act on."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with _device_of((*args, *kwargs.values())):
+                return function(*args, **kwargs)
         except cupy.cuda.memory.OutOfMemoryError as error:
             raise OutOfDeviceMemory(function.__name__, str(error)) from error
 
     return guarded  # type: ignore[return-value]
+
+
+def _device_of(arguments: tuple[Any, ...]) -> AbstractContextManager[Any]:
+    """The device where the first array lies that is on one; without any, the current one."""
+    for argument in arguments:
+        array: Any = argument
+        if isinstance(argument, (Rows, CodeRows)):
+            array = argument.data if isinstance(argument, Rows) else argument.codes
+        if on_device(array):
+            return array.device  # type: ignore[no-any-return]
+    return nullcontext()
 
 
 @functools.cache
@@ -90,6 +104,7 @@ def launch(
     function(grid, (block,), args, shared_mem=shared)
 
 
+@op
 def resident(array: Any) -> Any:
     """See contract.py."""
     return put(array)
