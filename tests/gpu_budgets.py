@@ -11,6 +11,7 @@ from gpu_gate import Budget
 # file -> the sets of NAME=VALUE that host code compiles it with; files that are not here have one, with none.
 VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "beam.cu": (("SCRATCH=0",), ("SCRATCH=1",)),
+    "nearest.cu": (("ROWS=128",), ("ROWS=16",)),
     **{file: tuple((f"KIND={kind}",) for kind in range(5)) for file in ("distances.cu", "encode.cu", "rerank.cu")},
 }
 
@@ -30,8 +31,7 @@ BUDGETS: dict[str, Budget] = {
     "place_edges": Budget(32, 1024),
     "count_edges": Budget(40, 1024),
     # nearest.cu
-    "scan_few": Budget(88, 1024, gathers=True),
-    "scan_many": Budget(136, 1024, gathers=True),
+    "scan_points": Budget(136, 1024, gathers=True),
     # pick.cu
     "leaf_nearest": Budget(72, 1024, gathers=True),
     # prune.cu

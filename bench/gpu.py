@@ -1,0 +1,226 @@
+"""The day a GPU is at hand: what the card itself reaches, what each op takes beside the model, whole builds beside the CPU.
+
+First the gate: the graph and the answers must be the CPU's, bit for bit, or no time is printed. The calls that are timed are
+those of a real build and search, recorded and played again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import omendb_kernels as ok
+from omendb_kernels import dispatch
+from omendb_kernels.arrays import Rows
+from omendb_kernels.contract import CodeRows
+
+from .roofline import DEVICES
+from .roofline_kernels import per_op
+from .tables import number, ratio, table
+
+BATCH, K = 10_000, 10
+GEMM, COPIED = 8192, 1 << 30
+SMOKE_ROWS, SMOKE_DIM = 4_500, 40  # more than the graph's `small`: leaves are carved
+OPS = ("lengths", "encode", "nearest", "rerank", "pairwise", "pick", "prune", "link", "score", "adopt", "beam", "reach")
+
+
+def report(*, rows: str, dims: str, data: Path | None, rounds: int, out: Path | None, smoke: bool) -> int:
+    """Print the tables, or run every op once on a small case (`smoke`). 1 where an answer differs from the CPU's."""
+    why = dispatch.list_backends().get("cupy", "this version knows no backend of that name")
+    if why is not None:
+        print(f"no cupy backend: {why}")
+        return 1
+    device = _Device(importlib.import_module(dispatch.BACKENDS["cupy"]))
+    if smoke:
+        return _smoke(device)
+    result: dict[str, Any] = {"card": device.name, "peaks": device.peaks(rounds), "machine": ok.facts(), "runs": []}
+    print(f"{device.name}: {', '.join(f'{name} {number(value)}' for name, value in result['peaks'].items())}")
+    for dim in _numbers(dims):
+        for count in _numbers(rows):
+            run = _run(device, f"{count:,} x {dim} float32", _rows(count + BATCH, dim), rounds)
+            result["runs"].append(run)
+    if data is not None:
+        from .sets import load
+
+        for one in load(data):
+            result["runs"].append(_run(device, one.name, np.concatenate([one.base, one.queries]), rounds, len(one.queries)))
+    if out:
+        out.write_text(json.dumps(result, indent=1, default=float))
+    return 0 if all(run["equal"] for run in result["runs"]) else 1
+
+
+def _numbers(words: str) -> list[int]:
+    return [int(float(word)) for word in words.split(",") if word]
+
+
+def _rows(count: int, dim: int) -> np.ndarray:
+    """float32 rows in loose clusters, as text embeddings are."""
+    rng = np.random.default_rng(11)
+    centres = rng.standard_normal((max(1, count // 1000), dim), dtype=np.float32)
+    return centres[rng.integers(0, len(centres), count)] + rng.standard_normal((count, dim), dtype=np.float32)
+
+
+class _Device:
+    """The card through CuPy: events, peaks, arrays there."""
+
+    def __init__(self, backend: Any) -> None:
+        self.cupy, self.backend = importlib.import_module("cupy"), backend
+        self.name = self.cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+
+    def seconds(self, task: Callable[[], object]) -> float:
+        """Of a task, by events: from the first kernel to the last."""
+        begin, end = self.cupy.cuda.Event(), self.cupy.cuda.Event()
+        begin.record()
+        task()
+        end.record()
+        end.synchronize()
+        return float(self.cupy.cuda.get_elapsed_time(begin, end)) / 1e3
+
+    def best(self, task: Callable[[], object], rounds: int) -> float:
+        """The median after one that is not counted."""
+        task()
+        return float(np.median([self.seconds(task) for _ in range(rounds)]))
+
+    def peaks(self, rounds: int) -> dict[str, float]:
+        """GB/s of a copy, T operations/s of fp32 and fp16 products: what the card reaches by its own libraries."""
+        cupy = self.cupy
+        source, target = cupy.zeros(COPIED, np.uint8), cupy.empty(COPIED, np.uint8)
+        found = {"copy GB/s": 2 * COPIED / self.best(lambda: cupy.copyto(target, source), rounds) / 1e9}
+        for dtype in (np.float32, np.float16):
+            a = cupy.ones((GEMM, GEMM), dtype)
+            seconds = self.best(lambda a=a: a @ a, rounds)  # type: ignore[misc]
+            found[f"gemm {np.dtype(dtype).name} T/s"] = 2 * GEMM**3 / seconds / 1e12
+        return found
+
+    def put(self, value: Any) -> Any:
+        """The arrays of an argument on the device."""
+        if isinstance(value, Rows):
+            return Rows(self.cupy.asarray(value.data), value.kind)
+        if isinstance(value, CodeRows):
+            return CodeRows(*map(self.put, value))
+        return self.cupy.asarray(value) if isinstance(value, np.ndarray) else value
+
+
+class _Recorder:
+    """A backend that keeps the calls of its ops."""
+
+    def __init__(self, backend: Any) -> None:
+        self.NAME, self.backend = backend.NAME, backend
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in (*OPS, "resident"):
+            raise AttributeError(name)  # no shortcut: every op is seen
+        op = getattr(self.backend, name)
+        if name == "resident":
+            return op
+
+        def called(*args: Any, **options: Any) -> Any:
+            self.calls.append((name, args, options))
+            return op(*args, **options)
+
+        return called
+
+
+@contextmanager
+def _in_force(backend: Any) -> Iterator[None]:
+    token = dispatch._chosen.set(backend)
+    try:
+        yield
+    finally:
+        dispatch._chosen.reset(token)
+
+
+def _cpu() -> Any:
+    name = next(name for name, why in dispatch.list_backends().items() if name in ("numba", "numpy") and why is None)
+    return importlib.import_module(dispatch.BACKENDS[name])
+
+
+def _whole(backend: Any, rows: np.ndarray, queries: np.ndarray) -> tuple[dict[str, float], tuple[np.ndarray, ...]]:
+    """Seconds of build, search and certified search, transfers with them, and the bits that came out."""
+    with _in_force(backend):
+        start = time.perf_counter()
+        graph, points, facts = ok.build_graph(rows)
+        built = time.perf_counter()
+        ok.search_graph(graph, points, queries[:64], K)  # what is prepared once
+        first = time.perf_counter()
+        found = ok.search_graph(graph, points, queries, K)[:2]
+        searched = time.perf_counter()
+        exact = ok.knn_certified(queries, points, K)[:2]
+        done = time.perf_counter()
+    taken = {"build": built - start, "search": searched - first, "certified": done - searched}
+    return taken | {f"build: {phase}": value for phase, value in facts.seconds.items()}, (graph.neighbours, *found, *exact)
+
+
+def _run(device: _Device, name: str, all_rows: np.ndarray, rounds: int, asked: int = BATCH) -> dict[str, Any]:
+    """One set: the gate, whole times beside the CPU's, then each op."""
+    rows, queries = all_rows[:-asked], all_rows[-asked:]
+    _whole(device.backend, rows[:5000], queries[:100])  # compiles
+    mine, bits = _whole(device.backend, rows, queries)
+    theirs, wanted = _whole(_cpu(), rows, queries)
+    equal = all(a.tobytes() == b.tobytes() for a, b in zip(bits, wanted, strict=True))
+    print(f"\n{name}: {'equal to' if equal else 'DIFFERENT from'} the CPU's graph and answers")
+    run: dict[str, Any] = {"name": name, "equal": equal}
+    if not equal:
+        return run
+    lines = [[what, f"{mine[what]:.3f}", f"{theirs.get(what, 0):.3f}", ratio(theirs.get(what), mine[what])] for what in mine]
+    print(table(["seconds", "GPU", "CPU", "CPU / GPU"], lines))
+    recorder = _Recorder(device.backend)
+    _whole(recorder, rows, queries)
+    run |= {"gpu": mine, "cpu": theirs, "ops": _ops(device, recorder.calls, len(rows), rows.shape[1], rounds)}
+    return run
+
+
+def _ops(device: _Device, calls: list[Any], n: int, dim: int, rounds: int) -> list[dict[str, Any]]:
+    """Each op's calls of build and searches played again: as they were, and with all arrays on the device."""
+    model = next((one for one in DEVICES if re.search(rf"\b{one.name.removesuffix(' SXM')}\b", device.name)), None)
+    predicted = per_op(n, dim, model) if model else {}
+    found = []
+    for op in OPS:
+        some = [(args, options) for name, args, options in calls if name == op]
+        if not some:
+            continue
+        call = getattr(device.backend, op)
+        asked = device.best(partial(_play, call, some), 1)
+        there = [(tuple(map(device.put, args)), {key: device.put(value) for key, value in keys.items()}) for args, keys in some]
+        resident = device.best(partial(_play, call, there), rounds)
+        found.append({"op": op, "calls": len(some), "asked": asked, "device": resident, "predicted": predicted.get(op)})
+    lines = []
+    for one in found:
+        times = [number(one[key] and one[key] * 1e3, ".3f") for key in ("asked", "device", "predicted")]
+        lines.append([one["op"], str(one["calls"]), *times, ratio(one["device"], one["predicted"])])
+    print(table(["op", "calls", "ms as called", "ms on the device", "predicted ms", "/ predicted"], lines), flush=True)
+    return found
+
+
+def _play(call: Callable[..., Any], calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
+    for args, options in calls:
+        call(*args, **options)
+
+
+def _smoke(device: _Device) -> int:
+    """Every op, small: for compute-sanitizer, which is slow."""
+    rows = _rows(SMOKE_ROWS, SMOKE_DIM)
+    recorder = _Recorder(device.backend)
+    for metric in ok.METRICS:
+        with _in_force(recorder):
+            graph, points, _ = ok.build_graph(rows, metric)
+            ok.search_graph(graph, points, rows[:50], K, mask=np.arange(len(rows)) % 3 > 0)
+            ok.knn(rows[:50], points, K)
+            ok.pairwise(rows[:30], rows, metric, precision="exact")
+            ok.consolidate_graph(graph, points, np.arange(len(rows)) % 9 > 0)
+        with _in_force(device.backend):
+            ok.search_graph(graph, points, rows[:50], K)
+    device.cupy.cuda.Device().synchronize()
+    seen = {name for name, _, _ in recorder.calls}
+    print(f"ops run: {', '.join(sorted(seen))}; not run: {', '.join(sorted(set(OPS) - seen)) or 'none'}")
+    return 0
