@@ -12,17 +12,21 @@ from gpu_gate import Budget
 VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "beam.cu": (("SCRATCH=0",), ("SCRATCH=1",)),
     "nearest.cu": (("ROWS=128",), ("ROWS=16",)),
-    **{file: tuple((f"KIND={kind}",) for kind in range(5)) for file in ("distances.cu", "encode.cu", "rerank.cu")},
+    **{file: tuple((f"KIND={kind}",) for kind in range(5)) for file in ("distances.cu", "rerank.cu")},
+    "encode.cu": (*((f"KIND={kind}", "SCRATCH=0") for kind in range(5)), ("KIND=0", "SCRATCH=1")),
 }
 
 BUDGETS: dict[str, Budget] = {
     # beam.cu
     "beam": Budget(72, 1040, gathers=True),
     # distances.cu
-    "distances": Budget(72, 1024, exact=True),
+    "exact": Budget(120, 21504, exact=True),
+    "exact_few": Budget(80, 1024, exact=True),
+    "prepare": Budget(56, 1024, exact=True),
+    "finish": Budget(32, 1024, exact=True),
     # encode.cu
-    "encode": Budget(72, 1024, exact=True),
-    "lengths": Budget(40, 1024, exact=True),
+    "encode": Budget(72, 1152, exact=True),
+    "lengths": Budget(48, 1024, exact=True),
     # link.cu
     "line_keys": Budget(72, gathers=True),
     # merge.cu
@@ -43,7 +47,7 @@ BUDGETS: dict[str, Budget] = {
     "reach": Budget(48),
     # rerank.cu
     "unpack": Budget(24, 1024),
-    "rerank": Budget(72, 1040, exact=True),
+    "rerank": Budget(88, 1040, exact=True),
     # seek.cu
     "candidates": Budget(72, 1024, exact=True),
     "enter": Budget(16, 1024),

@@ -24,6 +24,7 @@ from ...errors import OutOfDeviceMemory
 from ...parallel import blocks
 
 HERE = Path(__file__).parent
+NULL = np.intp(0)  # a pointer that a kernel is not to follow
 LEAST_CAPABILITY = 75  # dp4a is older; Turing is the oldest that CUDA 13 compiles for
 SHARE = 0.5  # of the free memory that one op takes for its tiles
 MOST_SHARED = 48 * 1024  # bytes a block has without asking for more, what it declares itself included

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import cupy
 import numpy as np
 
-from ._device import launch, rows_per_tile
+from ._device import NULL, launch, rows_per_tile
 
 BLOCK = 256
 WARPS = BLOCK // 32
@@ -16,7 +16,6 @@ SHARED_POOL = 4096  # the most keys of a block's pool in shared memory
 LEAST_POOL = 512
 MOST_POOLS = 1024  # of blocks whose pool is in global memory
 MOST_EDGES = 2**31 - 1  # brought together at once: they are counted in 32 bits
-NULL = np.intp(0)
 
 
 class Selection(NamedTuple):

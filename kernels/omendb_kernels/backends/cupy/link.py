@@ -8,8 +8,8 @@ import cupy
 import numpy as np
 
 from ...contract import CodeRows
-from ._device import give, launch, on_device, op, put, put_codes, rows_per_tile, uploaded
-from ._merge import MOST_EDGES, NULL, edge_bytes, merge_edges, smallest
+from ._device import NULL, give, launch, on_device, op, put, put_codes, rows_per_tile, uploaded
+from ._merge import MOST_EDGES, edge_bytes, merge_edges, smallest
 
 BLOCK = 256
 PAIRS = 4  # of a team of lanes: link.cu

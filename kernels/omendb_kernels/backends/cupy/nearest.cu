@@ -1,4 +1,4 @@
-// nearest: all queries with all points by integer tensor cores, and lists of what may be among the k nearest. select.cu ends it.
+// nearest: all queries with all points by integer tensor cores; lists of what may be among the k nearest. select.cu ends it.
 //
 // A block has 128 queries (16 where there are few: ROWS) and a part of the points; the blocks beside it have the other parts.
 //   stage     128 bytes of the codes of 128 points into shared memory while the products of those before are made; the
@@ -11,28 +11,25 @@
 //             could run over is cut to little more than k by bisection, which lowers the gate too.
 // Gates decide how much is listed, never what is among the k nearest; they differ from run to run, the answer does not.
 //
-// A score costs D multiply-adds, and two to three instructions of a lane. 10,000 queries, a million points, D = 128, on an H100:
+// A score costs D multiply-adds and two to three instructions of a lane. 10,000 queries, a million points, D = 128, on an H100:
 // 1.28 T multiply-adds, 2.1 ms at 62% of the tensor cores, which mma.sync reaches (arXiv 2402.13499); 96 KB of fragments from
-// shared memory for each 128 x 128 scores, 2.0 ms; 10 GB from the second cache, 1.8 ms at 5.5 TB/s; 3 x 10^10 lane instructions,
-// 1.8 ms at 64 a clock. Two blocks of an SM overlap them but for barriers: 4 ms hoped for. dp4a would take 10 ms. About 200 keys
-// a query are listed for k = 10, 1,300 for k = 52, at 25 instructions of a warp each: 0.05 to 0.4 ms. Scores written out and
-// read again would be 80 GB, 24 ms. 16 queries read 128 MB once, 38 us.
-// Bins are the partial reduce of TPU-KNN (arXiv 2206.14286); the gate before the list is FAISS's WarpSelect (1702.08734).
+// shared memory for 128 x 128 scores, 2.0 ms; 10 GB from the second cache, 1.8 ms; 3 x 10^10 instructions of lanes, 1.8 ms. Two
+// blocks of an SM overlap them but for barriers: 4 ms hoped for; dp4a would take 10. About 200 keys a query are listed for
+// k = 10, 1,300 for k = 52, at 25 instructions of a warp: 0.05 to 0.4 ms. Scores written and read again: 80 GB, 24 ms.
+// 16 queries read 128 MB once, 38 us. Bins are the partial reduce of TPU-KNN (arXiv 2206.14286), gates FAISS's (1702.08734).
 #include "common.cuh"
 
 #define BLOCK 256
 #define WARPS (BLOCK / 32)
 #define POINTS 128  // of a tile
 #define PIECE 128   // bytes of each row's codes that are staged at a time
-#define CHUNK 64    // of them that lie side by side: a lane reads 16, the four lanes of a row 64
-#define MASKED NO_SCORE
 #ifndef ROWS
 #define ROWS 128  // queries of a block: 128, or 16
 #endif
-#define DOWN (ROWS == 128 ? 2 : 1)          // warps one below the other; the others are side by side
-#define HIGH (ROWS / DOWN / 16)             // fragments of 16 queries of a warp
+#define DOWN (ROWS == 128 ? 2 : 1)            // warps one below the other; the others are side by side
+#define HIGH (ROWS / DOWN / 16)               // fragments of 16 queries of a warp
 #define ACROSS (POINTS / 8 / (WARPS / DOWN))  // fragments of 8 points
-#define LANES (WARPS / DOWN * 4)            // that have a query's scores: 2 ACROSS of a tile each
+#define LANES (WARPS / DOWN * 4)              // that have a query's scores, 2 ACROSS of a tile each
 
 struct Scan {  // a launch
     const i8 *query_codes, *codes;
@@ -44,86 +41,86 @@ struct Scan {  // a launch
 
 struct Room {  // shared memory
     i8* others;
-    int *bias, *wide;                             // of two tiles of points: norms, MASKED for what is no point
+    int *bias, *wide;                             // of two tiles of points: norms, NO_SCORE for what is no point
     int *gates, *norms, *wides, *counts, *worst;  // of the queries; gates without the query's norm
     int* span;                                    // points in all, first tile, the one behind the last, first query
     int* bins;                                    // a line of bins + 4 for each query
-    i8* own;
+    i8* own;                                      // codes
 };
 
 // Where a lane's scores are: [i][j][e] is of query row + 16 i + 8 (e / 2) and of point column + 8 j + e % 2 of the tile; of a
 // query's bins, one in LANES is only its. Found anew where it is asked for: registers are short.
 struct Place {
-    int row, column, bin;
+    int lane, first_row, first_column, row, column, bin;
     __device__ __forceinline__ Place() {
         int thread = threadIdx.x;
 #ifdef __CUDA_ARCH__
         asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
 #endif
-        int lane = thread % 32, warp = thread / 32, side = warp % (WARPS / DOWN);
-        row = warp / (WARPS / DOWN) * HIGH * 16 + lane / 4, column = side * ACROSS * 8 + lane % 4 * 2, bin = side * 4 + lane % 4;
+        int warp = thread / 32, side = warp % (WARPS / DOWN);
+        lane = thread % 32, first_row = warp / (WARPS / DOWN) * HIGH * 16, first_column = side * ACROSS * 8;
+        row = first_row + lane / 4, column = first_column + lane % 4 * 2, bin = side * 4 + lane % 4;
     }
 };
 
-// ---- products -------------------------------------------------------------------------------------------------------------
-
 // sums += a b^T for a of 16 rows and b of 8, 32 bytes each. Lane 4 r + c has words c and 4 + c of rows r and r + 8 of a and of
 // row r of b; and the sums (r, 2 c), (r, 2 c + 1), (r + 8, 2 c), (r + 8, 2 c + 1).
-__device__ __forceinline__ void multiply_16x8(u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1, int (&sums)[4]) {
+__device__ __forceinline__ void multiply_16x8(const int (&a)[4], const int (&b)[2], int (&sums)[4]) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #elif defined(__CUDA_ARCH__)
-#define QUARTER(at, a, b) \
-    asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};" \
-        : "+r"(sums[at]), "+r"(sums[at + 1]) : "r"(a), "r"(b))
-    QUARTER(0, a0, b0);
-    QUARTER(2, a1, b0);
-    QUARTER(0, a2, b1);
-    QUARTER(2, a3, b1);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
+            : "+r"(sums[i % 2 * 2]), "+r"(sums[i % 2 * 2 + 1]) : "r"(a[i]), "r"(b[i / 2]));
 #else  // the same on a device without tensor cores, such as a simulated one
-    __shared__ u32 words[WARPS][6][32];
-    u32(*mine)[32] = words[threadIdx.x / 32], given[6] = {a0, a1, a2, a3, b0, b1};
+    __shared__ int words[WARPS][6][32];
+    int(*all)[32] = words[threadIdx.x / 32];
     int lane = threadIdx.x % 32, row = lane & ~3, column = lane % 4 * 8;
-    for (int i = 0; i < 6; i++) mine[i][lane] = given[i];
+    for (int i = 0; i < 6; i++) all[i][lane] = i < 4 ? a[i] : b[i - 4];
     __syncwarp();
     for (int i = 0; i < 32; i++) {
         int sum = i / 8, half = i / 4 % 2, c = i % 4;
-        sums[sum] = __dp4a((int)mine[half * 2 + sum / 2][row + c], (int)mine[4 + half][column + sum % 2 * 4 + c], sums[sum]);
+        sums[sum] = __dp4a(all[half * 2 + sum / 2][row + c], all[4 + half][column + sum % 2 * 4 + c], sums[sum]);
     }
     __syncwarp();
 #endif
 }
 
-// The warp's products of the staged codes of `chunks` chunks. Which of its words a lane takes for which coordinates is no matter
-// as long as both sides do the same: 16 bytes are read at once.
-__device__ __forceinline__ void multiply(const i8* own, const i8* others, int chunks, int (&sums)[HIGH][ACROSS][4]) {
+// Four matrices of 8 x 16 bytes: lane 8 i + r says where row r of the i-th is, lane 4 r + c gets word c of row r of each.
+__device__ __forceinline__ void load_matrices(const i8* row, int (&words)[4]) {
+#ifdef __CUDA_ARCH__
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"((u32)__cvta_generic_to_shared(row)));
+#else
+    int lane = threadIdx.x % 32;
+    for (int i = 0; i < 4; i++) words[i] = ((const int*)__shfl_sync(FULL_WARP, (i64)row, i * 8 + lane / 4))[lane % 4];
+#endif
+}
+
+// The warp's products of `steps` times 32 bytes of the staged codes.
+__device__ __forceinline__ void multiply(const i8* own, const i8* others, int steps, int (&sums)[HIGH][ACROSS][4]) {
     Place at;
-    own += at.row * CHUNK + at.column % 8 * 8;
-    others += (at.column / 8 * 8 + at.row % 8) * CHUNK + at.column % 8 * 8;
-    int swap = at.row % 2 ? -CHUNK : CHUNK;  // to the other row of a pair
+    own += (at.first_row + at.lane % 16) * PIECE, others += (at.first_column + at.lane / 16 * 8 + at.lane % 8) * PIECE;
+    int own_byte = (at.lane / 16 ^ at.lane % 8) * 16, byte = (at.lane / 8 % 2 ^ at.lane % 8) * 16;
 #pragma unroll 1
-    for (int chunk = 0; chunk < chunks; chunk++) {
-        int4 right[ACROSS];
+    for (int step = 0; step < steps; step++) {
+        int left[4], right[ACROSS / 2][4];
 #pragma unroll
-        for (int j = 0; j < ACROSS; j++) right[j] = *(const int4*)(others + j * 8 * CHUNK);
+        for (int j = 0; j < ACROSS / 2; j++) load_matrices(others + j * 16 * PIECE + (byte ^ step * 32), right[j]);
 #pragma unroll
         for (int i = 0; i < HIGH; i++) {
-            int4 low = *(const int4*)(own + i * 16 * CHUNK), high = *(const int4*)(own + (i * 16 + 8) * CHUNK);
+            load_matrices(own + i * 16 * PIECE + (own_byte ^ step * 32), left);
 #pragma unroll
-            for (int j = 0; j < ACROSS; j++) {
-                multiply_16x8(low.x, high.x, low.y, high.y, right[j].x, right[j].y, sums[i][j]);
-                multiply_16x8(low.z, high.z, low.w, high.w, right[j].z, right[j].w, sums[i][j]);
-            }
+            for (int j = 0; j < ACROSS; j++)
+                multiply_16x8(left, {right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]}, sums[i][j]);
         }
-        own += ROWS * CHUNK + swap, others += POINTS * CHUNK + swap;
     }
 }
 
-// ---- staging --------------------------------------------------------------------------------------------------------------
-
-// A word or 16 bytes from global to shared memory without waiting; by way of a register where a device cannot.
+// A word or 16 bytes from global to shared memory without waiting, where a device can.
 template <class T>
 __device__ __forceinline__ void copy(T* to, const T* from) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -136,48 +133,46 @@ __device__ __forceinline__ void copy(T* to, const T* from) {
 #endif
 }
 
-// This thread's copies have come; a barrier says so to the others.
+// This thread's copies have come.
 __device__ __forceinline__ void wait_for_copies() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
 
-// Bytes from .. from + PIECE of `most` rows, those of number first + i or ids[first + i]; zeros beyond `count` and beyond dim.
-// Eight lanes a row: 64 bytes to the first chunk, 64 to the second, where rows change places in pairs so that the eight write
-// to different banks.
+// Bytes from .. from + PIECE of `most` rows, those of number first + i or ids[first + i]; zeros beyond `count`. Eight lanes a
+// row, 16 bytes each, whose places change from row to row: eight rows' bytes of one place are in different banks.
 __device__ __forceinline__ void stage(
     const i8* __restrict__ codes, int dim, int from, const int* __restrict__ ids, int first, int count, int most, i8* to
 ) {
 #pragma unroll 1
     for (int i = threadIdx.x; i < most * 8; i += BLOCK) {
-        int row = i / 8, byte = i % 8 * 16, chunk = byte / CHUNK;
-        if (from + chunk * CHUNK >= dim) continue;  // will not be multiplied
-        int4* at = (int4*)(to + (chunk * most + (row ^ chunk)) * CHUNK + byte % CHUNK);
+        int row = i / 8, byte = i % 8 * 16;
+        if (from + byte >= dim) continue;
+        int4* at = (int4*)(to + row * PIECE + (byte ^ row % 8 * 16));
         i64 source = row < count ? ids ? ids[first + row] : first + row : 0;
-        if (row < count && from + byte < dim) copy(at, (const int4*)(codes + source * dim + from + byte));
+        if (row < count) copy(at, (const int4*)(codes + source * dim + from + byte));
         else *at = make_int4(0, 0, 0, 0);
     }
 }
 
 // A piece of a tile of points, and of the queries unless they stay. step: of all of the block, its parity says where to.
 __device__ __forceinline__ void stage_piece(const Scan& scan, const Room& room, int tile, int piece, int step, int total) {
-    int first = tile * POINTS, count = total - first, query = blockIdx.x * ROWS, from = piece * PIECE, turn = (step & 1) * PIECE;
+    int first = tile * POINTS, count = total - first, query = blockIdx.x * ROWS, from = piece * PIECE, turn = step % 2 * PIECE;
     stage(scan.codes, scan.dim, from, scan.ids, first, count, POINTS, room.others + turn * POINTS);
     if (!scan.resident)
         stage(scan.query_codes, scan.dim, from, nullptr, query, scan.queries - query, ROWS, room.own + turn * ROWS);
-    int i = threadIdx.x, at = (tile & 1) * POINTS + i;
+    int i = threadIdx.x, at = tile % 2 * POINTS + i;
     if (piece || i >= POINTS) return;
     if (i < count) {
         int id = scan.ids ? scan.ids[first + i] : first + i;
         copy(room.bias + at, scan.norms + id);
         if (scan.wide) copy(room.wide + at, scan.wide + id);
-    } else {  // the codes are zeros, so that the score is MASKED
-        room.bias[at] = MASKED, room.wide[at] = 0;
+        else room.wide[at] = 0;
+    } else {  // the codes are zeros: the score will be NO_SCORE
+        room.bias[at] = NO_SCORE, room.wide[at] = 0;
     }
 }
-
-// ---- gates ----------------------------------------------------------------------------------------------------------------
 
 // The n-th smallest, from 0, of 16: a bitonic sort.
 __device__ __forceinline__ int nth_of_16(const int* values, int n) {
@@ -202,7 +197,7 @@ __device__ __forceinline__ int nth_of_16(const int* values, int n) {
 // Lowers a query's gate: k points are at or below `worst`. The other blocks of the query learn it, this one what they know.
 // later: it holds for points that come later, which lose a tie.
 __device__ __forceinline__ void lower_gate(const Scan& scan, const Room& room, int query, int row, int worst, bool later) {
-    int known = atomicMin(scan.limits + query, worst), norm = room.norms[row], gate = room.gates[row];
+    int known = scan.limits ? atomicMin(scan.limits + query, worst) : NO_SCORE, norm = room.norms[row], gate = room.gates[row];
     if (worst != NO_SCORE) gate = min(gate, worst - norm + !later);
     if (known != NO_SCORE) gate = min(gate, known + 1 - norm);
     room.gates[row] = gate;
@@ -235,8 +230,9 @@ __device__ __forceinline__ void narrow(const Scan& scan, const Room& room) {
     __syncthreads();
 }
 
-// Cuts a list of different keys to its smallest, k to `most`; a warp. last: no key that is kept is above it.
-__device__ __forceinline__ int cut(i64* list, int count, int k, int most, i64& last) {
+// Cuts a list of different keys to its smallest, k to `most`, and `count` to their number; a warp. Returns a key that none of
+// these is above.
+__device__ __forceinline__ i64 cut(i64* list, int& count, int k, int most) {
     int lane = threadIdx.x % 32, kept = count, place = 0;
     i64 low = NO_KEY, high = -NO_KEY - 1;
     for (int i = lane; i < count; i += 32) low = min(low, list[i]), high = max(high, list[i]);
@@ -258,11 +254,10 @@ __device__ __forceinline__ int cut(i64* list, int count, int k, int most, i64& l
         if (key <= high) list[place + __popc(keep & ((1u << lane) - 1))] = key;
         place += __popc(keep);
     }
-    last = high;
-    return kept;
+    count = kept;
+    return high;
 }
 
-// The block's list of a query.
 __device__ __forceinline__ i64* list_of(const Scan& scan, int query) {
     return scan.lists + ((i64)query * gridDim.y + blockIdx.y) * scan.capacity;
 }
@@ -272,37 +267,25 @@ __device__ __forceinline__ void make_room(const Scan& scan, const Room& room) {
     for (int row = threadIdx.x / 32; row < ROWS; row += WARPS) {
         int count = room.counts[row], query = blockIdx.x * ROWS + row;
         if (count <= scan.capacity - POINTS) continue;
-        i64 last;
-        int kept = cut(list_of(scan, query), count, scan.k, scan.k + scan.k / 2 + 16, last);
-        __syncwarp();
+        i64 last = cut(list_of(scan, query), count, scan.k, scan.k + scan.k / 2 + 16);
         if (threadIdx.x % 32) continue;
-        room.counts[row] = kept;
+        room.counts[row] = count;
         lower_gate(scan, room, query, row, score_of(last), true);
     }
     __syncthreads();
 }
 
-// ---- a tile's scores ------------------------------------------------------------------------------------------------------
-
 // Products to scores without the query's norm, in place.
 __device__ __forceinline__ void score(const Scan& scan, const Room& room, int tile, int (&sums)[HIGH][ACROSS][4]) {
     Place at;
-    int points = (tile & 1) * POINTS + at.column;
-#pragma unroll
-    for (int j = 0; scan.wide && j < ACROSS; j++) {
-        int2 wide = *(const int2*)(room.wide + points + j * 8);
-#pragma unroll
-        for (int i = 0; i < HIGH * 2; i++) {
-            int own = room.wides[at.row + i * 8];
-            sums[i / 2][j][i % 2 * 2] += own * wide.x, sums[i / 2][j][i % 2 * 2 + 1] += own * wide.y;
-        }
-    }
+    int points = tile % 2 * POINTS + at.column;
 #pragma unroll
     for (int j = 0; j < ACROSS; j++) {
-        int2 bias = *(const int2*)(room.bias + points + j * 8);
+        int2 bias = *(const int2*)(room.bias + points + j * 8), wide = *(const int2*)(room.wide + points + j * 8);
 #pragma unroll
         for (int i = 0; i < HIGH * 4; i++) {
             int* sum = &sums[i / 4][j][i % 4];
+            if (scan.wide) *sum += room.wides[at.row + i / 2 * 8] * (i % 2 ? wide.y : wide.x);
             *sum = (int)((u32)(i % 2 ? bias.y : bias.x) - 2u * (u32)*sum);
         }
     }
@@ -314,6 +297,7 @@ __device__ __forceinline__ void fill_bins(const Scan& scan, const Room& room, co
     int groups = scan.bins / LANES;  // bins that are a lane's own: a power of two
 #pragma unroll
     for (int i = 0; i < HIGH * 2; i++) {
+#pragma unroll 1
         for (int group = 0; group < groups; group++) {
             int *bin = room.bins + (at.row + i * 8) * (scan.bins + 4) + group * LANES + at.bin, least = *bin;
 #pragma unroll
@@ -353,10 +337,8 @@ __device__ __forceinline__ bool add(const Scan& scan, const Room& room, int tile
     return full;
 }
 
-// ---- the kernel -----------------------------------------------------------------------------------------------------------
-
 // The queries before the first tile; their codes where they stay.
-__device__ __forceinline__ void begin(const Scan& scan, const Room& room, int pieces) {
+__device__ __forceinline__ void begin(const Scan& scan, const Room& room) {
     int first = blockIdx.x * ROWS, row = threadIdx.x;
     if (row < ROWS) {
         bool is = first + row < scan.queries;
@@ -366,15 +348,15 @@ __device__ __forceinline__ void begin(const Scan& scan, const Room& room, int pi
         room.counts[row] = 0, room.worst[row] = -NO_SCORE - 1;
     }
     for (int i = threadIdx.x; scan.bins && i < ROWS * (scan.bins + 4); i += BLOCK) room.bins[i] = NO_SCORE;
-    for (int piece = 0; scan.resident && piece < pieces; piece++)
-        stage(scan.query_codes, scan.dim, piece * PIECE, nullptr, first, scan.queries - first, ROWS, room.own + piece * ROWS * PIECE);
+    for (int from = 0; scan.resident && from < scan.dim; from += PIECE)
+        stage(scan.query_codes, scan.dim, from, nullptr, first, scan.queries - first, ROWS, room.own + from * ROWS);
 }
 
 // counts[query][part]: keys in lists[query][part][capacity], among them those of the part that are among the k nearest of all
-// points so far. Tiles are shared out evenly to gridDim.y parts. ids: the rows that count, *total of them, ascending; null if all
-// `points` do. A key's id is origin + row. limits[query]: not below the k-th smallest score; what is known from before stays.
-// bins: LANES or so many times a power of two, 0 for none; minima: of the queries' bins, NO_SCORE at first; null for one part.
-// resident: the queries' codes stay in shared memory. nearest.py counts its bytes.
+// points so far. Tiles are shared out evenly to gridDim.y parts. ids: the rows that count, *total_ids of them, ascending, null
+// if all do. A key's id is origin + row. limits[query]: not below the k-th smallest score; holds what is known from before, and
+// may be null for one part. bins: LANES times a power of two, 0 for none; minima: of the queries' bins, NO_SCORE at first, null
+// for one part. resident: the queries' codes stay in shared memory, whose bytes nearest.py counts.
 extern "C" __global__ void __launch_bounds__(BLOCK, ROWS == 128 ? 2 : 3) scan_points(
     const i8* __restrict__ query_codes, const int* __restrict__ query_norms, const int* __restrict__ query_wide, int queries,
     const i8* __restrict__ codes, const int* __restrict__ norms, const int* __restrict__ wide, const int* __restrict__ ids,
@@ -383,37 +365,34 @@ extern "C" __global__ void __launch_bounds__(BLOCK, ROWS == 128 ? 2 : 3) scan_po
 ) {
     extern __shared__ int4 memory[];
     int *words = (int*)memory + 2 * POINTS * PIECE / 4, *rows = words + 4 * POINTS, *lines = rows + 5 * ROWS + 4;
-    Scan scan = {query_codes, codes, query_norms, query_wide, norms, wide, ids, queries, origin, dim, k, capacity, bins, resident,
-                 minima, limits, lists};
+    Scan scan = {query_codes, codes, query_norms, query_wide, norms, wide, ids,
+                 queries, origin, dim, k, capacity, bins, resident, minima, limits, lists};
     Room room = {(i8*)memory, words, words + 2 * POINTS, rows, rows + ROWS, rows + 2 * ROWS, rows + 3 * ROWS, rows + 4 * ROWS,
                  rows + 5 * ROWS, lines, (i8*)(lines + (bins ? ROWS * (bins + 4) : 0))};
-    int pieces = (dim + PIECE - 1) / PIECE, total = total_ids ? *total_ids : points, tiles = (int)((total + POINTS - 1u) / POINTS);
+    int pieces = (dim + PIECE - 1) / PIECE, total = total_ids ? *total_ids : points, tiles = (total + POINTS - 1u) / POINTS;
     int each = (tiles + gridDim.y - 1) / gridDim.y, first = blockIdx.y * each, last = min(tiles, first + each), step = 0;
-    if (threadIdx.x == 0) room.span[0] = total, room.span[1] = first, room.span[2] = last, room.span[3] = blockIdx.x * ROWS;
-    begin(scan, room, pieces);
-    if (first < last) stage_piece(scan, room, first, 0, 0, total);
     bool full = false;
+    if (threadIdx.x == 0) room.span[0] = total, room.span[1] = first, room.span[2] = last, room.span[3] = blockIdx.x * ROWS;
+    begin(scan, room);
+    if (first < last) stage_piece(scan, room, first, 0, 0, total);
     for (int tile = first; tile < last; tile++) {
+        wait_for_copies();
+        if (__syncthreads_or(full)) make_room(scan, room);
         int sums[HIGH][ACROSS][4] = {};
         for (int piece = 0; piece < pieces; piece++, step++) {
-            wait_for_copies();
-            if (piece) __syncthreads();
-            else if (__syncthreads_or(full)) make_room(scan, room);
+            if (piece) wait_for_copies(), __syncthreads();
             bool more = piece + 1 < pieces;
             if (more || tile + 1 < room.span[2])
                 stage_piece(scan, room, more ? tile : tile + 1, more ? piece + 1 : 0, step + 1, room.span[0]);
-            const i8* own = room.own + (resident ? piece : step & 1) * ROWS * PIECE;
-            multiply(own, room.others + (step & 1) * POINTS * PIECE, min(2, (dim - piece * PIECE + CHUNK - 1) / CHUNK), sums);
+            const i8* own = room.own + (resident ? piece : step % 2) * ROWS * PIECE;
+            multiply(own, room.others + step % 2 * POINTS * PIECE, min(PIECE, dim - piece * PIECE) / 32, sums);
         }
         score(scan, room, tile, sums);
         int done = tile - room.span[1];
-        if ((done & (done + 1)) == 0) {
-            fill_bins(scan, room, sums);
-            narrow(scan, room);
-        }
+        if ((done & (done + 1)) == 0) fill_bins(scan, room, sums), narrow(scan, room);
         full = add(scan, room, tile, sums);
     }
     __syncthreads();
-    int query = blockIdx.x * ROWS + threadIdx.x;
-    if (threadIdx.x < ROWS && query < queries) counts[(i64)query * gridDim.y + blockIdx.y] = room.counts[threadIdx.x];
+    i64 query = (i64)blockIdx.x * ROWS + threadIdx.x;
+    if (threadIdx.x < ROWS && query < queries) counts[query * gridDim.y + blockIdx.y] = room.counts[threadIdx.x];
 }

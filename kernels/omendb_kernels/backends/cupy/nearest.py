@@ -1,13 +1,12 @@
 """nearest: scores by integer tensor cores, the few that count in lists, of which the k smallest are selected (nearest.cu).
 
-A launch has all points, or as many as the device holds at a time where they come from the host, and as many queries as it has
-room for lists of.
+A launch has all points, or as many as the device holds at a time where they come from the host, and as many queries as there is
+memory for lists of.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract import INT32_MAX, NO_KEY, CodeRows, Int64s
-from ._device import SHARE, free_bytes, launch, on_device, op, put, rows_per_tile, uploaded
+from ._device import NULL, SHARE, free_bytes, launch, on_device, op, put, rows_per_tile, uploaded
 from .select import allowed_ids, smallest, smallest_of_parts, sort_bytes
 
 BLOCK = 256
 POINTS, PIECE = 128, 128  # of a tile: nearest.cu
 FEW = 32  # queries that blocks of 16 have; more go to blocks of 128
-LEAST_PART = 4  # tiles that are worth a block of their own
+LEAST_PART = 2  # tiles that are worth a block of their own
 MOST_PARTS = 1024
-COLD = 4  # a block's first tiles take as long as so many more
+COLD = 4  # a block's start takes as long as so many tiles
 ROOM = 96  # places of a list beside a tile and twice k: how many are listed before it is cut
-NULL = np.intp(0)
+LITTLE = 2**26  # bytes that are taken without asking what the device has: that takes longer than a small call
 
 
 class Card(NamedTuple):
@@ -49,40 +48,34 @@ class Plan:
     resident: bool
     shared: int
 
-    @property
-    def kernel(self) -> str:
-        """The kernel of blocks of so many queries."""
-        return "scan_many" if self.rows == 128 else "scan_few"
-
     def list_bytes(self, k: int) -> int:
-        """Of the lists of a query, with what it takes to select from them."""
+        """Of the lists and bins of a query, with what it takes to select from them."""
         keys = self.parts * self.capacity
-        return 8 * keys + 4 * self.parts + sort_bytes(keys, k)
+        return 8 * keys + 4 * (self.parts + self.bins) + sort_bytes(keys, k)
 
 
-def plan_scan(m: int, n: int, code_dim: int, k: int, card: Card) -> Plan:
+def plan_scan(m: int, n: int, code_dim: int, k: int, card: Card, most_parts: int = MOST_PARTS) -> Plan:
     """The launch for m > 0 queries and n > 0 points.
 
-    On an H100 a tile of 128 x 128 scores takes about 0.3 us a piece of 128 dimensions, two blocks a multiprocessor, and the
-    memory 0.3 us for its 16 KB: 128 queries cost as much as 16 as long as memory is the bound, but on the way through shared
-    memory 16 leave time for more blocks, and so more reads, at once.
+    An H100's multiprocessor takes about 0.5 us for 128 x 128 scores of 128 dimensions, and the memory as long for their codes:
+    while memory is the bound, 128 queries cost what 16 do. But blocks of 16 are more at a time, so are their reads, and a few
+    queries waste less. Blocks of 128 where the card's shared memory allows; queries that stay there come before bins.
     """
+    tiles = -(-n // POINTS)
     for rows in (128, 16) if m > FEW else (16,):
         for resident in (True, False):
             for bins in (bins_of(k, rows), 0):
                 shared = shared_bytes(rows, code_dim, bins, resident)
                 if shared <= card.shared:
                     blocks = min(2 if rows == 128 else 3, max(1, card.shared_of_each // (shared + 1024)))
-                    parts = parts_of(-(-m // rows), -(-n // POINTS), card.multiprocessors * blocks)
-                    each = -(-n // POINTS // parts) + 1
-                    return Plan(rows, parts, capacity_of(k, each), bins, resident, shared)
+                    parts = parts_of(-(-m // rows), tiles, card.multiprocessors * blocks, most_parts)
+                    return Plan(rows, parts, capacity_of(k, -(-tiles // parts)), bins, resident, shared)
     raise AssertionError("16 queries take 41 KB")
 
 
 def bins_of(k: int, rows: int) -> int:
     """Bins of a query, a power of two for each of the lanes that have it; 0 where they would bound nothing."""
-    lanes, most = (16, 64) if rows == 128 else (32, 128)
-    bins = lanes
+    bins, most = (16, 64) if rows == 128 else (32, 128)
     while 8 * k > 7 * bins:
         bins *= 2
     return bins if bins <= most else 0
@@ -94,15 +87,17 @@ def shared_bytes(rows: int, code_dim: int, bins: int, resident: bool) -> int:
     return 2 * POINTS * PIECE + 4 * (4 * POINTS + 5 * rows + 4 + (rows * (bins + 4) if bins else 0)) + pieces * rows * PIECE
 
 
-def parts_of(columns: int, tiles: int, slots: int) -> int:
-    """Into how many parts the tiles go for so many columns of blocks, of which `slots` run at a time: the last of the waves of
-    blocks is to be full, and no part so short that its start is what takes the time."""
-    most = max(1, min(MOST_PARTS, tiles // LEAST_PART))
+def parts_of(columns: int, tiles: int, slots: int, most: int = MOST_PARTS) -> int:
+    """Into how many parts the tiles go for so many columns of blocks, of which `slots` run at a time.
 
-    def time(parts: int) -> int:
-        return -(-columns * parts // slots) * (-(-tiles // parts) + COLD)
+    The last of the waves of blocks is to be full, and no part so short that its start is what takes the time.
+    """
+    most = max(1, min(most, tiles // LEAST_PART))
 
-    return min({1, *(max(1, min(most, waves * slots // columns)) for waves in range(1, 9))}, key=lambda parts: (time(parts), parts))
+    def cost(parts: int) -> tuple[int, int]:
+        return -(-columns * parts // slots) * (-(-tiles // parts) + COLD), parts
+
+    return min({max(1, min(most, waves * slots // columns)) for waves in range(9)}, key=cost)
 
 
 def capacity_of(k: int, tiles: int) -> int:
@@ -127,13 +122,14 @@ def nearest(queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_]
     if queries.wide is None or points.wide is None:
         queries, points = queries._replace(wide=None), points._replace(wide=None)
     columns, step = _points(points, mask)
-    code_dim, card = queries.codes.shape[1], _card(cupy.cuda.Device().id)
-    plan = plan_scan(m, min(n, step), code_dim, k, card)
-    most = rows_per_tile(plan.list_bytes(k) + code_dim + 12 + 24 * k)
+    code_dim = queries.codes.shape[1]
+    plan = plan_scan(m, min(n, step), code_dim, k, _card(cupy.cuda.Device().id))
+    each = plan.list_bytes(k) + code_dim + 12 + 40 * k
+    most = m if m * each <= LITTLE else rows_per_tile(each, most=m)
     found = xp.empty((m, k), np.int64)
-    for start, stop, some in uploaded(tuple(queries), min(m, max(1, most // plan.rows) * plan.rows)):
+    for start, stop, some in uploaded(tuple(queries), most if most < plan.rows else most - most % plan.rows):
         here = found[start:stop] if xp is cupy else cupy.empty((stop - start, k), np.int64)
-        search(CodeRows(*some), columns, step, card, here)
+        search(CodeRows(*some), columns, step, plan, here)
         if xp is np:
             found[start:stop] = cupy.asnumpy(here)
     return found  # type: ignore[no-any-return]
@@ -147,17 +143,21 @@ def _points(points: CodeRows, mask: Any) -> tuple[tuple[Any, ...], int]:
     if on_device(points.codes) or away <= SHARE * free_bytes():
         return tuple(map(put, columns)), n
     each = sum(column[:1].nbytes for column in columns if column is not None)
-    # A mask on the device that some of its host's rows must be cut by: the one case where it is fetched.
+    # Only a mask can be on the device where the points are too many for it: it is cut with them.
     here = tuple(cupy.asnumpy(column) if on_device(column) else column for column in columns)
     return here, min(n, rows_per_tile(4 * (each + 8)))
 
 
-def search(queries: CodeRows, columns: tuple[Any, ...], step: int, card: Card, out: Any) -> None:
-    """`nearest` into out (m, k). queries are on the device; columns: codes, norms, wide, mask, `step` rows at a time."""
-    (m, k), code_dim = out.shape, queries.codes.shape[1]
-    limits = cupy.full(m, INT32_MAX, np.int32)
+def search(queries: CodeRows, columns: tuple[Any, ...], step: int, plan: Plan, out: Any) -> None:
+    """`nearest` into out (m, k), queries on the device. columns: codes, norms, wide, mask, `step` rows at a time.
+
+    plan: for all queries and `step` rows; the parts of smaller launches are no more than it has.
+    """
+    (m, k), n, whole = out.shape, len(columns[0]), plan
+    code_dim, card = queries.codes.shape[1], _card(cupy.cuda.Device().id)
+    limits = cupy.full(m, INT32_MAX, np.int32) if plan.parts > 1 or step < n else None
     for start, stop, (codes, norms, wide, mask) in uploaded(columns, step):
-        plan = plan_scan(m, stop - start, code_dim, k, card)
+        plan = plan_scan(m, stop - start, code_dim, k, card, whole.parts)
         found = out if start == 0 else cupy.empty((m, k), np.int64)
         lists, counts = scan(queries, CodeRows(codes, norms, wide), mask, start, k, plan, limits)
         smallest_of_parts(lists, counts, limits, found)
@@ -172,12 +172,14 @@ def scan(
     m, n = len(queries.codes), len(points.codes)
     lists = cupy.empty((m, plan.parts, plan.capacity), np.int64)
     counts = cupy.empty((m, plan.parts), np.int32)
-    ids, total = (NULL, NULL) if mask is None else allowed_ids(put(mask))
+    ids, total = (NULL, NULL) if mask is None else allowed_ids(mask)
+    minima = cupy.full((m, plan.bins), INT32_MAX, np.int32) if plan.parts > 1 and plan.bins else NULL
     sizes = (n, origin, queries.codes.shape[1], k, plan.capacity, plan.bins, plan.resident)
     launch(
-        "nearest.cu", plan.kernel, (-(-m // plan.rows), plan.parts), BLOCK,
+        "nearest.cu", "scan_points", (-(-m // plan.rows), plan.parts), BLOCK,
         queries.codes, queries.norms, NULL if queries.wide is None else queries.wide, np.int32(m),
         points.codes, points.norms, NULL if points.wide is None else points.wide,
-        ids, total, *map(np.int32, sizes), limits, lists, counts, shared=plan.shared,
+        ids, total, *map(np.int32, sizes), minima, NULL if limits is None else limits, lists, counts,
+        shared=plan.shared, defines=(f"ROWS={plan.rows}",),
     )  # fmt: skip
     return lists, counts

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract import NO_KEY, CodeRows, Int64s
-from ._device import give, launch, on_device, op, put, put_codes, rows_per_tile
-from ._merge import MOST_EDGES, NULL, edge_bytes, merge_edges
+from ._device import NULL, give, launch, on_device, op, put, put_codes, rows_per_tile
+from ._merge import MOST_EDGES, edge_bytes, merge_edges
 
 BLOCK = 256
 OWN = 64  # rows of a block: pick.cu

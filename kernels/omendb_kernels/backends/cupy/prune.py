@@ -8,12 +8,11 @@ import cupy
 import numpy as np
 
 from ...contract import CodeRows
-from ._device import give, launch, on_device, op, put, put_codes, rows_per_tile, uploaded
+from ._device import NULL, give, launch, on_device, op, put, put_codes, rows_per_tile, uploaded
 
 GROUP, WARPS, WORDS = 64, 2, 10  # of a group: candidates and words of memory; of a block: lines (prune.cu)
 MOST_LINES = 2**30  # of a launch
 UPLOAD = 2**26  # bytes of candidates that come from the host at a time, while those before are pruned
-NULL = np.intp(0)
 
 
 class Shape(NamedTuple):

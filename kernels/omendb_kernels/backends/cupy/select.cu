@@ -5,17 +5,17 @@
 // keys differ but NO_KEY, which is never gathered, so that the order of gathering cannot show. select_block first tries all
 // keys at once: lists hold little that is above their limit, and one sort will do as a rule.
 //
-// Bytes: each key is read once, 8 k written a line. 10,000 lists of 10 parts with 30 keys each: 24 MB, 10 us of an H100's HBM;
-// 40 reads that wait for each other a warp, 12 us; three sorts of 128 keys, 600 instructions each, 20 us. cupy.sort would move
-// the padded lines, 200 MB, eight times. The pool is FAISS's WarpSelect (arXiv 1702.08734) with the thread queues merged.
+// Bytes: each key is read once, 8 k written a line. 10,000 lines of 10 parts with 30 keys each: 24 MB, 10 us of an H100's HBM;
+// 10 reads that wait for each other a warp, two rounds of warps, 8 us; a sort of 128 keys, 600 instructions, 7 us. cupy.sort
+// would move the padded lines, 200 MB, eight times. The pool is FAISS's WarpSelect (arXiv 1702.08734), its queues in one.
 #include "common.cuh"
 
 #define BLOCK 256
 #define WARPS (BLOCK / 32)
-#define POOL 128          // keys of a warp
+#define POOL 128  // keys of a warp
 #define BIG_BLOCK 512
 #define BIG_WARPS (BIG_BLOCK / 32)
-#define UNIT 128          // places of a part that a warp of a block reads together
+#define AHEAD 4  // reads of a warp on their way
 
 // Keys from here on do not count: those above the line's limit, if it has one.
 __device__ __forceinline__ i64 first_worst(const int* __restrict__ limits, i64 line) {
@@ -121,33 +121,33 @@ __device__ __forceinline__ void sort_block(i64* pool, int size) {
     }
 }
 
-// Keys below `worst` of the units from `first` on to the pool, as far as there is room; *filled counts them all.
+// Keys below `worst` of the units from `first` on to the pool, as far as there is room; *filled counts them all. A unit is 32
+// places of a part; the first of all parts come first, as most lists are short.
 __device__ __forceinline__ void gather(
-    const i64* __restrict__ keys, const int* __restrict__ counts, int stride, int first, int last, i64 worst, i64* pool,
-    int room, int* filled
+    const i64* __restrict__ keys, const int* __restrict__ counts, int parts, int stride, int first, int last, i64 worst,
+    i64* pool, int room, int* filled
 ) {
-    int lane = threadIdx.x % 32, of_part = (stride + UNIT - 1) / UNIT;
-    for (int unit = first + threadIdx.x / 32; unit < last; unit += BIG_WARPS) {
-        int part = unit / of_part, next = (unit - part * of_part) * UNIT, count = counts ? counts[part] : stride;
-        if (next >= count) continue;
-        i64 found[UNIT / 32];
+    int lane = threadIdx.x % 32;
+    for (int unit = first + threadIdx.x / 32; unit < last; unit += BIG_WARPS * AHEAD) {
+        i64 found[AHEAD];
 #pragma unroll
-        for (int j = 0; j < UNIT / 32; j++) {
-            int i = next + j * 32 + lane;
+        for (int j = 0; j < AHEAD; j++) {
+            int here = unit + j * BIG_WARPS, part = here % parts, i = here / parts * 32 + lane;
+            int count = here < last ? counts ? counts[part] : stride : 0;
             found[j] = i < count ? keys[(i64)part * stride + i] : NO_KEY;
         }
 #pragma unroll
-        for (int j = 0; j < UNIT / 32; j++) {
+        for (int j = 0; j < AHEAD; j++) {
             u32 better = __ballot_sync(FULL_WARP, found[j] < worst);
-            int place = 0;
-            if (lane == 0 && better) place = atomicAdd(filled, __popc(better));
+            if (!better) continue;
+            int place = lane ? 0 : atomicAdd(filled, __popc(better));
             place = __shfl_sync(FULL_WARP, place, 0) + __popc(better & ((1u << lane) - 1));
             if (found[j] < worst && place < room) pool[place] = found[j];
         }
     }
 }
 
-// The same by blocks of `room` keys, a power of two, at least 2 k and k + UNIT.
+// The same by blocks with a pool of `room` keys, a power of two, at least 2 k and k + 32.
 extern "C" __global__ void __launch_bounds__(BIG_BLOCK) select_block(
     const i64* __restrict__ keys, const int* __restrict__ counts, const int* __restrict__ limits, int parts, int stride, int k,
     int room, i64* out
@@ -155,18 +155,18 @@ extern "C" __global__ void __launch_bounds__(BIG_BLOCK) select_block(
     extern __shared__ i64 pool[];
     __shared__ int filled;
     i64 line = blockIdx.x, worst = first_worst(limits, line);
-    int units = (stride + UNIT - 1) / UNIT * parts, held = 0, step = units;
+    int units = (stride + 31) / 32 * parts, held = 0, step = units;
     const i64* mine = keys + line * parts * stride;
     if (counts) counts += line * parts;
     for (int next = 0; next < units;) {
         if (threadIdx.x == 0) filled = held;
         __syncthreads();
-        gather(mine, counts, stride, next, min(units, next + step), worst, pool, room, &filled);
+        gather(mine, counts, parts, stride, next, min(units, next + step), worst, pool, room, &filled);
         __syncthreads();
         int found = filled, size = 2;
         __syncthreads();
         if (found > room) {  // they were not few: as many as fit whatever they are
-            step = (room - held) / UNIT;
+            step = (room - held) / 32;
             continue;
         }
         while (size < found) size *= 2;
@@ -176,7 +176,7 @@ extern "C" __global__ void __launch_bounds__(BIG_BLOCK) select_block(
         next += step;
         held = min(found, k);
         if (held == k) worst = pool[k - 1];
-        step = (room - held) / UNIT;
+        step = max((room - held) / 32, min(2 * step, next / 2));  // half as many again bring half of k, if in random order
         __syncthreads();
     }
     for (int i = threadIdx.x; i < k; i += BIG_BLOCK) out[line * k + i] = i < held ? pool[i] : NO_KEY;

@@ -8,14 +8,13 @@ import cupy
 import numpy as np
 
 from ...contract import NO_KEY
-from ._device import launch
+from ._device import NULL, launch
 
 CU = "select.cu"
 BLOCK, BIG_BLOCK = 256, 512
 BY_WARP = 96  # the largest k that a warp serves: its pool of 128 has room for 32 more
 MANY_LINES, SHORT_LINE = 2048, 1024  # lines that fill the device by warps; keys that a warp passes over as fast as a block
 LEAST_POOL, MOST_POOL = 512, 4096  # keys of a block's pool in shared memory
-NULL = np.intp(0)
 
 
 class Selection(NamedTuple):
