@@ -71,8 +71,8 @@ def lengths(n: float, d: int, item: int = 4) -> Work:
 
 
 def encode(n: float, d: int, item: int = 4) -> Work:
-    """encode.cu, no rotation: offset, division, rounding, clipping, widened again, error by four teams: 40 results a value."""
-    return Work({"stream": n * (d * item + padded(d) + 12), "fp64": 40 * n * d})
+    """encode.cu, no rotation: widened once, then 11 results a value: offset, code by the reciprocal, error, its sum."""
+    return Work({"stream": n * (d * item + padded(d) + 12), "fp64": (WIDENED + 11) * n * d})
 
 
 def nearest(m: float, n: float, d: int, k: int, chosen: float = 3) -> Work:
@@ -106,8 +106,8 @@ def rerank(m: float, c: float, d: int, k: int, item: int = 4) -> Work:
 
 
 def pairwise(m: float, n: float, d: int, item: int = 4) -> Work:
-    """distances.cu, precision "exact": three results a value and pair, widened once for four pairs; the matrix written."""
-    return Work({"fp64": (3 + WIDENED / 4) * m * n * d, "stream": 4 * m * n + item * d * (m + n)})
+    """distances.cu, precision "exact": three results a value and pair, 2 of 32 widened; the matrix written."""
+    return Work({"fp64": (3 + WIDENED / 16) * m * n * d, "stream": 4 * m * n + item * d * (m + n)})
 
 
 def candidates(m: float, c: float) -> Work:
