@@ -198,7 +198,10 @@ NAMES: dict[str, tuple[str, ...]] = {  # the hostile cases; each op has "plain" 
     "knn": (*STYLES, "one row", "no queries", "one query", "k over", "k all", "few rows", "no codes", "wide mask", *MASKS),
     **contract_graph.NAMES,
 }  # fmt: skip
-DIMS_OF = {"edges": (11, 17, 32, 33, 300), "rotated": (7, 9, 31, 33, 300), "everything": (7, 9, 31, 33, 300)}
+DIMS_OF = {
+    "edges": (11, 17, 32, 33, 300), "rotated": (7, 9, 31, 33, 300), "everything": (7, 9, 31, 33, 300),
+    "most kept": (33, 160, 300),
+}  # fmt: skip
 EVERY_DIM = ("edges", "halves")
 LARGEST = {"nearest": (33, 1025, 16_384), "pairwise float32": (2, 9, 33), "link": (33,)}
 CODE_OPS = ("nearest", *contract_graph.MAKERS)  # their metrics are ways to make codes: see code_rows

@@ -112,6 +112,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [  # (file, op that must show it, tex
     ("link.cu", "score", "line < lines && first + i < most ?", "line < lines ?"),
     ("prune.cu", "prune", "distance <= max(own.reach[half], reach)", "distance < max(own.reach[half], reach)"),
     ("prune.cu", "adopt", "const bool struck = ADOPT && (alive & close & (self - 1));", "const bool struck = false;"),
+    ("prune.cu", "prune", "staged = points.dim <= CHUNK;", "staged = true;"),
     ("prune.cu", "prune", "const char* only = (u32)needed ? own[0] : own[1];", "const char* only = own[0];"),
     ("prune.cu", "adopt", "in[1] |= id == own.id[1];", "in[1] |= id == own.id[0];"),
     ("prune.cu", "prune", "own[half] = needed >> 32 * half >> lane & 1 ? room + (32 * half + lane) * STRIDE : rows;",
