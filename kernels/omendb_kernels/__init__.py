@@ -13,7 +13,8 @@ float64, and proves that no other row can be nearer; what is not proved is redon
     arrays.py     the one judge of arrays from users               exact.py    certified search over any backend
     ops.py        the public ops                                   dispatch.py BACKENDS, use_backend
     machine.py    what this machine offers                         parallel.py the shared workers
-    backends/     reference.py, the oracle; numpy/, always there; numba/, the fast CPU
+    backends/     reference.py, the oracle; numpy/, always there; numba/, the fast CPU;
+                  cupy/, NVIDIA GPUs
 """
 
 from .arrays import VECTOR_KINDS, Rows, as_count, as_k, as_mask, as_queries, as_recall, as_vectors
@@ -23,6 +24,7 @@ from .errors import (
     InvalidParameter,
     NotFinite,
     OmenError,
+    OutOfDeviceMemory,
     UnknownBackend,
     UnknownMetric,
     ValueTooLarge,
@@ -59,6 +61,7 @@ __all__ = [
     "Metric",
     "NotFinite",
     "OmenError",
+    "OutOfDeviceMemory",
     "PointSet",
     "Proof",
     "Rows",

@@ -15,7 +15,7 @@ class Settings:
     degree: neighbours a node keeps; one more slot serves connectivity. leaf: most rows of a leaf. fanout: leaves a row joins,
     by level of the partition, 1 on levels beyond. pick_k: nearest taken from each leaf. reservoir: candidates a row keeps.
     alpha: the pruning factor on squared distances, a fraction. small: up to so many nodes all pairs are looked at, small_k of
-    them picked. width: nodes a search expands at once. router: nodes of which a search starts from the nearest.
+    them picked. width: nodes a search expands at once. router: the most nodes of which a search starts from the nearest.
     insert_beam: the beam that finds the neighbours of an inserted row, batch_k: nearest taken from its own batch.
     """
 

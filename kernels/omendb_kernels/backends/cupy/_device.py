@@ -148,6 +148,11 @@ def rows_per_tile(bytes_per_row: int, least: int = 1, most: int = 2**31 - 1) -> 
     return int(max(least, min(most, SHARE * free_bytes() // max(1, bytes_per_row))))
 
 
+def power_of_two(least: int) -> int:
+    """The smallest that is no smaller."""
+    return 1 << max(0, least - 1).bit_length()
+
+
 def uploaded(arrays: tuple[Any, ...], step: int) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
     """(start, stop, device arrays) of the host arrays, all of n rows, `step` rows at a time: the next come meanwhile.
 

@@ -70,17 +70,6 @@ __device__ __forceinline__ bool unseen(u32* seen, int set_bits, u32 node) {
     return atomicExch(set + hash % WAYS, node) != node;
 }
 
-// How many of the ascending keys are below `key`.
-__device__ __forceinline__ int count_below(const i64* keys, int count, i64 key) {
-    int low = 0, high = count;
-    while (low < high) {
-        const int middle = (low + high) >> 1;
-        if (keys[middle] < key) low = middle + 1;
-        else high = middle;
-    }
-    return low;
-}
-
 // The keys of nodes ids[0..count) that are below `bound` go to keys; their number is counted in *kept.
 __device__ __forceinline__ void score(
     const Points& points, const Query& query, const int* ids, int count, i64 bound, int team, i64* keys, int* kept

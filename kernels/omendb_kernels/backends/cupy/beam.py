@@ -8,7 +8,7 @@ import cupy
 import numpy as np
 
 from ...contract import NO_KEY, CodeRows, Int32s, Int64s
-from ._device import MOST_SHARED, launch, on_device, op, put, put_codes, rows_per_tile, uploaded
+from ._device import MOST_SHARED, launch, on_device, op, power_of_two, put, put_codes, rows_per_tile, uploaded
 
 ROOM = 256  # places of lists that a block looks at together, at most
 THREADS = (64, 256)  # of a block, the fewest and the most
@@ -36,13 +36,13 @@ def plan_beam(n: int, code_dim: int, degree: int, starts: int, beam: int, width:
     """The launch for n > 0 points of so many codes, lists of `degree` and `starts` entries a query."""
     capacity = min(beam, n)
     width = min(width, capacity)
-    team = min(32, _power_of_two(code_dim // 32))  # two loads a lane
+    team = min(32, power_of_two(code_dim // 32))  # two loads a lane
     step = min(ROOM, max(1, width * degree))
     room = -(-min(ROOM, max(step, starts)) // 32) * 32
     # Half of a list is new as a rule, and a team scores two nodes at once.
-    threads = min(max(THREADS[0], _power_of_two(max(step * team, capacity) // 4)), THREADS[1])
+    threads = min(max(THREADS[0], power_of_two(max(step * team, capacity) // 4)), THREADS[1])
     useful = max(TABLE * capacity // WAYS, SETS[0])
-    sets = min(_power_of_two(useful), _power_of_two(max(n // 2, SETS[0])), SETS[1])
+    sets = min(power_of_two(useful), power_of_two(max(n // 2, SETS[0])), SETS[1])
     own, state = code_dim + 24 * room, 8 * capacity + 4 * width
     for tried in (sets, sets // 2):
         if own + state + 4 * WAYS * tried <= MOST_SHARED - 64:
@@ -55,11 +55,6 @@ def plan_beam(n: int, code_dim: int, degree: int, starts: int, beam: int, width:
 def rows_at_once(plan: BeamPlan, bytes_per_row: int) -> int:
     """The queries of a tile that each need so many bytes beside the scratch memory."""
     return rows_per_tile(bytes_per_row + plan.scratch, most=WITH_SCRATCH if plan.scratch else 2**31 - 1)
-
-
-def _power_of_two(least: int) -> int:
-    """The smallest that is no smaller."""
-    return 1 << max(0, least - 1).bit_length()
 
 
 @op

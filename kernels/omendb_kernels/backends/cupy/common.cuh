@@ -21,3 +21,15 @@ __device__ __forceinline__ int dot16(int4 a, int4 b, int sum) {
     sum = __dp4a(a.z, b.z, sum);
     return __dp4a(a.w, b.w, sum);
 }
+
+// How many of the ascending values are below `value`.
+template <class T>
+__device__ __forceinline__ int count_below(const T* values, int count, i64 value) {
+    int low = 0, high = count;
+    while (low < high) {
+        const int middle = low + ((high - low) >> 1);
+        if (values[middle] < value) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}

@@ -14,10 +14,10 @@
 // A score costs D multiply-adds and two to three instructions of a lane. 10,000 queries, a million points, D = 128, on an H100:
 // 1.28 T multiply-adds, 2.1 ms at 62% of the tensor cores, which mma.sync reaches (arXiv 2402.13499); 96 KB of fragments from
 // shared memory for 128 x 128 scores, 2.0 ms; 10 GB from the second cache, 1.8 ms; 3 x 10^10 instructions of lanes, 1.8 ms. Two
-// blocks of an SM overlap them but for barriers: 4 ms hoped for; dp4a would take 10. About 200 keys a query are listed for
+// blocks of an SM overlap them but for barriers: 4 ms hoped for; dp4a would take 19. About 200 keys a query are listed for
 // k = 10, 1,300 for k = 52, at 25 instructions of a warp: 0.05 to 0.4 ms. Scores written and read again: 80 GB, 24 ms.
 // 16 queries read 128 MB once, 38 us. Bins are the partial reduce of TPU-KNN (arXiv 2206.14286), gates FAISS's (1702.08734).
-#include "common.cuh"
+#include "tensor.cuh"
 
 #define BLOCK 256
 #define WARPS (BLOCK / 32)
@@ -62,32 +62,6 @@ struct Place {
         row = first_row + lane / 4, column = first_column + lane % 4 * 2, bin = side * 4 + lane % 4;
     }
 };
-
-// sums += a b^T for a of 16 rows and b of 8, 32 bytes each. Lane 4 r + c has words c and 4 + c of rows r and r + 8 of a and of
-// row r of b; and the sums (r, 2 c), (r, 2 c + 1), (r + 8, 2 c), (r + 8, 2 c + 1).
-__device__ __forceinline__ void multiply_16x8(const int (&a)[4], const int (&b)[2], int (&sums)[4]) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#elif defined(__CUDA_ARCH__)
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
-            : "+r"(sums[i % 2 * 2]), "+r"(sums[i % 2 * 2 + 1]) : "r"(a[i]), "r"(b[i / 2]));
-#else  // the same on a device without tensor cores, such as a simulated one
-    __shared__ int words[WARPS][6][32];
-    int(*all)[32] = words[threadIdx.x / 32];
-    int lane = threadIdx.x % 32, row = lane & ~3, column = lane % 4 * 8;
-    for (int i = 0; i < 6; i++) all[i][lane] = i < 4 ? a[i] : b[i - 4];
-    __syncwarp();
-    for (int i = 0; i < 32; i++) {
-        int sum = i / 8, half = i / 4 % 2, c = i % 4;
-        sums[sum] = __dp4a(all[half * 2 + sum / 2][row + c], all[4 + half][column + sum % 2 * 4 + c], sums[sum]);
-    }
-    __syncwarp();
-#endif
-}
 
 // Four matrices of 8 x 16 bytes: lane 8 i + r says where row r of the i-th is, lane 4 r + c gets word c of row r of each.
 __device__ __forceinline__ void load_matrices(const i8* row, int (&words)[4]) {

@@ -14,7 +14,7 @@
 // from the second cache, 6 ms at 5.5 TB/s; instructions of warps for a line: 40 up to its distances, 70 to choose, 10 ms for
 // 80 M lines: the limiter, from D = 256 on the cache. Distances never leave the chip: 10^10 of them would be 80 GB, 24 ms.
 // As batched GEMMs: PiPNN (arXiv 2602.21247). A list across lanes: WarpSelect of FAISS (arXiv 1702.08734).
-#include "common.cuh"
+#include "tensor.cuh"
 
 #define BLOCK 256
 #define OWN 64
@@ -22,35 +22,6 @@
 #define PIECE 128               // bytes of a row that are staged at a time
 #define STRIDE (PIECE + 16)     // of staged rows: fragments of eight rows lie in different banks
 #define LINE (OTHERS + 8)       // of distances: pairs of four rows lie in different banks
-
-// sums += a b^T for a of 16 rows and b of 8, 32 bytes each. Lane 4 r + c has bytes 4 c and 16 + 4 c of rows r and r + 8 of a
-// and of row r of b; and the sums (r, 2 c), (r, 2 c + 1), (r + 8, 2 c), (r + 8, 2 c + 1).
-__device__ __forceinline__ void multiply_16x8(const u32 (&a)[4], const u32 (&b)[2], int (&sums)[4]) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#elif defined(__CUDA_ARCH__)
-#pragma unroll
-    for (int i = 0; i < 4; i++) {  // rows r and r + 8, bytes below 16 and the others
-        asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
-            : "+r"(sums[i % 2 * 2]), "+r"(sums[i % 2 * 2 + 1])
-            : "r"(a[i]), "r"(b[i / 2]));
-    }
-#else  // the same on a device without tensor cores, such as a simulated one
-    int row = threadIdx.x % 32 / 4 * 4, column = threadIdx.x % 4 * 8;
-    for (int c = 0; c < 4; c++) {
-        for (int half = 0; half < 2; half++) {
-            int low = __shfl_sync(FULL_WARP, a[half * 2], row + c), high = __shfl_sync(FULL_WARP, a[half * 2 + 1], row + c);
-            int even = __shfl_sync(FULL_WARP, b[half], column + c), odd = __shfl_sync(FULL_WARP, b[half], column + 4 + c);
-            sums[0] = __dp4a(low, even, sums[0]);
-            sums[1] = __dp4a(low, odd, sums[1]);
-            sums[2] = __dp4a(high, even, sums[2]);
-            sums[3] = __dp4a(high, odd, sums[3]);
-        }
-    }
-#endif
-}
 
 // Bytes from..from + size of 32 N rows, eight lanes a row; zero for those beyond `rows`.
 template <int N>
@@ -76,17 +47,17 @@ __device__ __forceinline__ void lay(const int4 (&parts)[N], i8* to) {
 // The warp's 32 x 32 dot products of staged codes; own and others point to the lane's first word.
 __device__ __forceinline__ void multiply(const i8* own, const i8* others, int size, int (&sums)[2][4][4]) {
     for (int byte = 0; byte < size; byte += 32) {
-        u32 b[4][2];
+        int b[4][2];
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const i8* row = others + j * 8 * STRIDE + byte;
-            b[j][0] = *(const u32*)row;
-            b[j][1] = *(const u32*)(row + 16);
+            b[j][0] = *(const int*)row;
+            b[j][1] = *(const int*)(row + 16);
         }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const i8 *low = own + i * 16 * STRIDE + byte, *high = low + 8 * STRIDE;
-            u32 a[4] = {*(const u32*)low, *(const u32*)high, *(const u32*)(low + 16), *(const u32*)(high + 16)};
+            int a[4] = {*(const int*)low, *(const int*)high, *(const int*)(low + 16), *(const int*)(high + 16)};
 #pragma unroll
             for (int j = 0; j < 4; j++) multiply_16x8(a, b[j], sums[i][j]);
         }

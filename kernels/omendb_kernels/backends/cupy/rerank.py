@@ -15,7 +15,7 @@ import numpy as np
 from ...arrays import Rows
 from ...contract import Float32s, Float64s, Int32s, Int64s
 from ...parallel import blocks
-from ._device import NULL, SHARE, free_bytes, launch, on_device, op, put, put_rows, rows_per_tile, uploaded
+from ._device import NULL, SHARE, free_bytes, launch, on_device, op, power_of_two, put, put_rows, rows_per_tile, uploaded
 from ._merge import smallest
 from .encode import read_as, whole_words
 
@@ -49,14 +49,9 @@ def plan_rerank(m: int, width: int, k: int, bounded: bool) -> RerankPlan:
     early = own
     if bounded and m * slices >= FEW:  # with fewer blocks all rows at once are there sooner
         early = min(own, max(EARLY, -(-k // EARLY) * EARLY))
-    threads = min(THREADS[1], max(THREADS[0], _power_of_two(-(-early // PAIR) * TEAM)))
-    room = _power_of_two(own)
+    threads = min(THREADS[1], max(THREADS[0], power_of_two(-(-early // PAIR) * TEAM)))
+    room = power_of_two(own)
     return RerankPlan(threads, slices, own, early, min(k, own) if slices > 1 else k, room, 8 * room + 4 * own)
-
-
-def _power_of_two(least: int) -> int:
-    """The smallest that is no smaller."""
-    return 1 << max(0, least - 1).bit_length()
 
 
 class Points(NamedTuple):

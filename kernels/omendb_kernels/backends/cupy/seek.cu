@@ -98,17 +98,6 @@ __device__ __forceinline__ double lower_bound(const Bounds& b, int score, double
     return b.metric == COSINE ? fmax(__dsub_rn(__dmul_rn(squared, 0.5), EPS), 0.0) : squared;
 }
 
-// The first place of the ascending heads that is not below `head`.
-__device__ __forceinline__ int first_at(const int* heads, int count, i64 head) {
-    int low = 0, high = count;
-    while (low < high) {
-        const int middle = low + ((high - low) >> 1);
-        if (heads[middle] < head) low = middle + 1;
-        else high = middle;
-    }
-    return low;
-}
-
 extern "C" __global__ void __launch_bounds__(128) candidates(
     const i64* __restrict__ pools, int m, int beam, const int* __restrict__ heads, const int* __restrict__ twins, int pairs,
     int most, int counting, const float* __restrict__ residuals, const double* __restrict__ errors,
@@ -135,8 +124,8 @@ extern "C" __global__ void __launch_bounds__(128) candidates(
             own_lower[start + lane] = there ? lower_bound(bounds, score_of(key), residuals[id_of(key)]) : 0.0;
         }
         if (!pairs) continue;
-        const int first = there ? first_at(heads, pairs, id_of(key)) : 0;
-        int more = there ? first_at(heads, pairs, (i64)id_of(key) + 1) - first : 0;
+        const int first = there ? count_below(heads, pairs, id_of(key)) : 0;
+        int more = there ? count_below(heads, pairs, (i64)id_of(key) + 1) - first : 0;
         int up_to = more;
         for (int apart = 1; apart < 32; apart *= 2) {
             const int below = __shfl_up_sync(FULL_WARP, up_to, apart);

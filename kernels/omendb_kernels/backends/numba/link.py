@@ -26,13 +26,9 @@ def link(targets: Int32s, own: Int64s, sources: Int32s, kept: Int64s, width: int
         starts, back = edges_back(targets[here], sources, kept)
         _nearest(own[here], starts, back, out[here])
 
-    run(part, blocks(len(targets), lane_of(len(targets), threads)), threads)
+    # A task walks over all edges, so there are no more tasks than threads.
+    run(part, blocks(len(targets), max(1, -(-len(targets) // threads))), threads)
     return out
-
-
-def lane_of(targets: int, threads: int) -> int:
-    """Targets a task: each walks over all edges, so there are no more tasks than threads."""
-    return max(1, -(-targets // threads))
 
 
 def edges_back(targets: Int32s, sources: Int32s, kept: Int64s) -> tuple[Int64s, Int64s]:
