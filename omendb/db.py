@@ -6,30 +6,44 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omendb_kernels import MAX_BEAM, PointSet, as_count, as_k, as_recall, as_threads, pairwise
+from omendb_kernels import PointSet, as_count, as_mask, as_recall, as_threads
 
-from . import snapshot
-from .arrays import as_key, as_keys, as_path
-from .errors import BatchTooSmall, Closed, CorruptFile, InvalidIds, InvalidInput, WrongShape
+from . import snapshot, store
+from .arrays import as_keys, as_path
+from .changes import Change
+from .errors import (
+    AlreadyExists,
+    BatchTooSmall,
+    Closed,
+    CorruptFile,
+    InvalidInput,
+    InvalidParameter,
+    ReadOnly,
+    StorageError,
+    WrongShape,
+)
 from .generation import Generation, Progress
-from .ids import Key, as_key_array
+from .ids import as_key_array
 from .publish import check_target
-from .results import BuildReport, Record, SearchResults, Stats
+from .reader import Reader
+from .results import BuildReport
+from .store import Follower, Writer
 
 log = logging.getLogger("omendb")
 
 RECALL = 0.95  # recall@10 that the beam of a graph is tuned to
 BUILD_THRESHOLD = 10_000  # rows below which a graph is not worth its build
-_ORACLE_VALUES = 1 << 24  # distances that `recall` holds at a time
 
 
-class DB:
+class DB(Reader):
     """Vectors with ids and metadata, searched exactly, or through a graph where many rows were built or indexed.
 
     Thread-safe: any number of threads may search while one writes (writers wait for each other). A search sees the rows
@@ -54,83 +68,16 @@ class DB:
         otherwise; None: OMENDB_NUM_THREADS, else all cores of this process. Raises InvalidParameter, UnknownMetric.
         """
         PointSet.empty(1 if dim is None else dim, metric, "float32" if dtype is None else dtype)  # judges all three
-        self._open(Generation(metric, None if dim is None else int(dim), dtype), threads, build_threshold)
+        self._begin(Generation(metric, None if dim is None else int(dim), dtype), threads, build_threshold)
 
-    def _open(self, generation: Generation, threads: int | None, build_threshold: int = BUILD_THRESHOLD) -> None:
+    def _begin(self, generation: Generation, threads: int | None, build_threshold: int = BUILD_THRESHOLD) -> None:
         self._threads = None if threads is None else as_threads(threads)
         self._build_threshold = as_count(build_threshold, "build_threshold")
         self._generation: Generation | None = generation
-        self._writer = threading.Lock()
+        self._lock = threading.Lock()
         self._file: snapshot.Snapshot | None = None
-
-    # --- facts ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _now(self) -> Generation:
-        generation = self._generation
-        if generation is None:
-            raise Closed("this database was closed")
-        return generation
-
-    @property
-    def dim(self) -> int | None:
-        """The dimension; None until the first rows fix it."""
-        return self._now.dim
-
-    @property
-    def metric(self) -> str:
-        """The name of the metric."""
-        return self._now.metric
-
-    @property
-    def dtype(self) -> str | None:
-        """How vectors are kept: float32, float16, bfloat16, int8 or uint8; None until the first rows fix it."""
-        return self._now.dtype
-
-    @property
-    def ids(self) -> NDArray[Any]:
-        """All ids in the order in which the rows were added: int64 or objects of str, (len,). A copy. Cost: O(rows)."""
-        now = self._now
-        return np.empty(0, np.int64) if now.ids is None else now.ids.take_keys(now.live_rows)
-
-    def __len__(self) -> int:
-        return len(self._now)
-
-    def __contains__(self, key: object) -> bool:
-        now = self._now
-        try:
-            known = as_key(key, now.id_kind)
-        except InvalidIds:
-            return False
-        return bool(now.find(_batch_of(known))[0] >= 0)
-
-    def __repr__(self) -> str:
-        now = self._generation
-        if now is None:
-            return "DB(closed)"
-        return f"DB(rows={len(now)}, dim={now.dim}, metric={now.metric!r}, dtype={now.dtype!r}, ids={now.id_kind!r})"
-
-    def stats(self) -> Stats:
-        """Rows, bytes, codec and file in numbers; see `Stats`. Instant."""
-        now = self._now
-        codec = None if now.points is None else now.points.state()[0].get("codec")
-        graph = None
-        if now.graph is not None:
-            graph = {**now.graph.state()[0], "rows": now.graph.present, "tail": now.total - now.graph.rows}
-        return Stats(
-            rows=len(now),
-            deleted=now.total - len(now),
-            dim=now.dim,
-            metric=now.metric,
-            dtype=now.dtype,
-            ids=now.id_kind,
-            index="flat" if graph is None else "graph",
-            nbytes=now.nbytes,
-            codec=codec,
-            graph=graph,
-            path=None if self._file is None else str(self._file.path),
-            file_bytes=None if self._file is None else self._file.nbytes,
-        )
+        self._store: Writer | None = None  # of a folder opened for writing,
+        self._followed: Follower | None = None  # or for reading
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -169,14 +116,14 @@ class DB:
         WrongShape for no rows; InvalidParameter.
         """
         wanted, started = as_recall(recall), time.perf_counter()
-        with self._writer:
-            now, threads = self._now, as_threads(self._threads)
+        with self._writing() as now:
             if len(now):
                 raise InvalidInput("build", f"an index of {len(now)} rows", "an empty one; add_batch adds rows")
             rows = now.judge_vectors(vectors)
             if len(rows) == 0:
                 raise WrongShape("vectors", "no rows", "at least one row")
-            grown, _ = now.add(rows, ids, metadata, threads=threads, whole=True, progress=progress)
+            change = now.adding(rows, ids, metadata)
+            grown = now.applied(change, threads=self._workers, whole=True, progress=progress)
             return self._index(grown, wanted, started, progress)
 
     def build_index(self, *, recall: float = RECALL, progress: Progress | None = None) -> BuildReport:
@@ -187,14 +134,13 @@ class DB:
         Raises InvalidParameter. The same rows give the same index, byte for byte, on every machine.
         """
         wanted, started = as_recall(recall), time.perf_counter()
-        with self._writer:
-            return self._index(self._now.refitted(threads=as_threads(self._threads)), wanted, started, progress)
+        with self._writing() as now:
+            return self._index(now.refitted(threads=self._workers), wanted, started, progress)
 
     def _index(self, now: Generation, recall: float, started: float, progress: Progress | None) -> BuildReport:
         """Publish `now` with its graph; the writer's lock is held."""
-        threads = as_threads(self._threads)
-        indexed, facts = now.indexed(self._build_threshold, recall, threads=threads, progress=progress)
-        self._publish(indexed)
+        indexed, facts = now.indexed(self._build_threshold, recall, threads=self._workers, progress=progress)
+        self._keep(indexed)
         report = indexed.report(facts, time.perf_counter() - started)
         log.info("built: %s", report)
         return report
@@ -215,17 +161,17 @@ class DB:
 
     def _add(self, vectors: Any, ids: Any, metadata: Any, least: int, *, rebuild_index: bool = False) -> NDArray[Any]:
         started = time.perf_counter()
-        with self._writer:
-            now, threads = self._now, as_threads(self._threads)
+        with self._writing() as now:
             rows = now.judge_vectors(vectors)
             if len(rows) < least:
                 raise BatchTooSmall("vectors", f"{len(rows)} rows", f"at least {least}; add_batch takes any number")
-            grown, keys = now.add(rows, ids, metadata, threads=threads)
+            change = now.adding(rows, ids, metadata)
             if rebuild_index:
-                self._index(grown.refitted(threads=threads), RECALL, started, None)
+                grown = now.applied(change, threads=self._workers)
+                self._index(grown.refitted(threads=self._workers), RECALL, started, None)
             else:
-                self._publish(grown)
-        return as_key_array(keys).copy()
+                self._commit(now, change)
+        return as_key_array(change.keys).copy()
 
     def upsert(self, vectors: Any, *, ids: Any, metadata: Any = None) -> NDArray[Any]:
         """`add_batch`, replacing the rows that have these ids already (vector and metadata); gives the ids, (n,).
@@ -233,103 +179,106 @@ class DB:
         All or none. A replaced row is as if deleted and added anew: it comes last among rows at equal distance. An index that
         numbers its rows cannot be upserted. Raises what `add_batch` raises.
         """
-        with self._writer:
+        with self._writing() as now:
+            change = now.upserting(now.judge_vectors(vectors), ids, metadata)
+            self._commit(now, change)
+        return as_key_array(change.keys).copy()
+
+    def delete(self, ids: Any = None, *, mask: Any = None) -> int:
+        """Delete one id, a list or array of ids, or the rows of a mask; gives the number of rows deleted.
+
+        mask: bool (len(db),) in the order of `db.ids`, True = delete. An id given twice counts once. Deleted rows are never
+        returned again; their space is freed by `compact`, `build_index` and `save` (in the file). When more than a tenth of a
+        graph is dead, its lists are mended. Raises UnknownId, naming the first that is not there, InvalidIds, WrongShape,
+        WrongDtype, InvalidParameter unless one of both is given; then nothing is deleted. Cost: O(rows) for the new mask, and
+        the mending.
+        """
+        if (ids is None) == (mask is None):
+            raise InvalidParameter("delete", "both ids and mask" if mask is not None else "neither ids nor mask", "one of them")
+        with self._writing() as now:
+            if mask is not None:
+                change = now.deleting_rows(now.live_rows[as_mask(mask, len(now))])
+            else:
+                single = isinstance(ids, (str, int, np.generic))
+                change = now.deleting_rows(now.rows_of(as_keys([ids] if single else ids, now.id_kind)))
+            self._commit(now, change)
+        return len(change)
+
+    def compact(self, *, secure: bool = False) -> None:
+        """Give back what deleted and replaced rows hold, in memory and in the folder; searches and readers go on.
+
+        secure: when it returns, vectors, ids and metadata of deleted rows are in no file of the folder any more (StorageError
+        where a reader of another process, on Windows, keeps an old file open). Nothing can be said of copies that the file
+        system or the drive keep, nor of sums that deleted rows took part in (the codec's mean, until `build_index`).
+        Raises StorageFull, StorageFailed, StorageError; the rows are then as they were. Cost: writing all rows once.
+        """
+        with self._writing() as now:
+            self._keep(now if self._store is not None else now.compacted(threads=self._workers))
+            if self._store is not None:
+                self._store.shrink(secure=secure)
+
+    # --- one write ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _workers(self) -> int:
+        return as_threads(self._threads)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Generation]:
+        """The writer's turn, and the generation that it finds. Raises Closed, ReadOnly, StorageFailed."""
+        with self._lock:
             now = self._now
-            grown, keys = now.upsert(now.judge_vectors(vectors), ids, metadata, threads=as_threads(self._threads))
-            self._publish(grown)
-        return as_key_array(keys).copy()
+            if self._followed is not None:
+                raise ReadOnly(f"{self._followed.folder} was opened with mode='r'; mode='rw' writes")
+            if self._store is not None:
+                self._store.check()
+                now = self._settled(self._store)
+            yield now
+
+    def _commit(self, now: Generation, change: Change) -> None:
+        """Journal a change where there is a folder, then publish the generation that it makes."""
+        after = now.applied(change, threads=self._workers)
+        if self._store is None or after is now:
+            self._publish(after)
+        elif change.nbytes > self._store.room:
+            self._keep(after)
+        else:
+            try:
+                self._store.append(change, after)
+            finally:
+                self._settled(self._store)
+            if self._store.due:
+                self._keep_soon()
+
+    def _keep(self, now: Generation) -> None:
+        """Put `now` into a snapshot where there is a folder, then publish it."""
+        if self._store is None:
+            self._publish(now)
+            return
+        try:
+            self._store.keep(now, threads=self._workers)
+        finally:
+            self._settled(self._store)
+
+    def _keep_soon(self) -> None:
+        """The journal has become long. What is in it is safe, so that a failure here is no failure of the write."""
+        assert self._store is not None
+        try:
+            self._keep(self._now)
+        except StorageError as error:
+            log.warning("no new snapshot, the journal grows on: %s", error)
+            self._store.postpone()
+
+    def _settled(self, store: Writer) -> Generation:
+        """What is in force in the folder, published: also where a write was interrupted by Ctrl-C or an error."""
+        store.settle()
+        self._publish(store.read.generation)
+        return store.read.generation
 
     def _publish(self, generation: Generation) -> None:
         if self._generation is None:
             raise Closed("this database was closed meanwhile")
         self._generation = generation
-
-    def delete(self, ids: Any) -> int:
-        """Delete one id, or a list or array of ids; gives the number of rows deleted. An id given twice counts once.
-
-        Deleted rows are never returned again; their space is freed by `save` (in the file) and `build_index`. When more than a
-        tenth of a graph is dead, its lists are mended. Raises UnknownId, naming the first that is not there, InvalidIds; then
-        nothing is deleted. Cost: O(rows) for the new mask, and the mending.
-        """
-        with self._writer:
-            now = self._now
-            single = isinstance(ids, (str, int, np.generic))
-            keys = as_keys([ids] if single else ids, now.id_kind)
-            left, deleted = now.delete(keys, threads=as_threads(self._threads))
-            self._publish(left)
-        return deleted
-
-    # --- reading -------------------------------------------------------------------------------------------------
-
-    def search(
-        self,
-        q: Any,
-        k: int = 10,
-        *,
-        beam: int | None = None,
-        exact: bool = False,
-        mask: Any = None,
-        with_metadata: bool = False,
-        explain: bool = False,
-        threads: int | None = None,
-    ) -> SearchResults:
-        """The k nearest rows of one query (d,) or of each of m queries (m, d), nearest first; see `SearchResults`.
-
-        Without a graph, or with exact=True, the answer is certified exact. Through a graph the distances are exact and the rows
-        approximate, as good as the recall that its beam was tuned to; a larger beam finds more and takes longer. Rows not in
-        the graph yet are always found. Equal distances come in the order in which rows were added. mask: bool (len(db),) in the
-        order of `db.ids`, True = allowed, or the ids allowed; min(k, allowed) rows are found whatever it allows. An empty
-        database gives empty arrays. explain: attach how exactness was proved. threads: for this call.
-        Raises WrongShape, WrongDtype, NotFinite, ValueTooLarge, ZeroVector, InvalidParameter, InvalidIds, UnknownId.
-        """
-        now = self._now
-        k = as_k(k)
-        places = None if beam is None else as_count(beam, "beam", most=MAX_BEAM)
-        workers = as_threads(self._threads if threads is None else threads)
-        queries, single = now.judge_queries(q)
-        distances, rows, proof, method = now.search(queries, k, mask, workers, beam=places, exact=exact)
-        if single:
-            distances, rows = distances[0], rows[0]
-        ids = np.empty(rows.shape, np.int64) if now.ids is None else now.ids.take_keys(rows)
-        metadata = _metadata_of(now, rows) if with_metadata else None
-        return SearchResults(ids, distances, metadata, proof if explain else None, method)
-
-    def get(self, id: Key) -> Record:  # noqa: A002  the word users look for
-        """One row by its id. Raises UnknownId, InvalidIds. The first call after a load reads all ids."""
-        now = self._now
-        key = as_key(id, now.id_kind)
-        row = int(now.rows_of(_batch_of(key))[0])
-        assert now.points is not None  # there is such a row
-        vector = now.points.vectors[row : row + 1].native()[0].copy()
-        return Record(key, vector, now.metadata_at(row))
-
-    def recall(self, queries: Any = None, k: int = 10, *, beam: int | None = None, sample: int = 100) -> float:
-        """Measured recall@k: the share of the true k nearest that `search` finds, ties at the k-th distance counted as found.
-
-        The truth is a plain scan that shares no code with search's codes. queries: (m, d); None takes `sample` of the rows,
-        evenly spread. 1.0 for an empty database. Cost: m * rows * d float64 operations.
-        """
-        now = self._now
-        k, sample = as_k(k), as_count(sample, "sample")
-        places = None if beam is None else as_count(beam, "beam", most=MAX_BEAM)
-        if now.points is None or len(now) == 0:
-            return 1.0
-        if queries is None:
-            chosen = now.live_rows[np.linspace(0, len(now) - 1, min(sample, len(now))).astype(np.int64)]
-            asked = now.points.vectors[chosen]
-        else:
-            asked, _ = now.judge_queries(queries)
-        k, threads = min(k, len(now)), as_threads(self._threads)
-        found = 0
-        step = max(1, _ORACLE_VALUES // now.total)
-        for start in range(0, len(asked), step):
-            block = asked[start : start + step]
-            rows = now.search(block, k, None, threads, beam=places).rows
-            truth = pairwise(block.native(), now.points, now.metric, precision="exact", threads=threads)
-            worst = np.partition(truth[:, now.live_rows], k - 1, axis=1)[:, k - 1 : k]
-            for line, near, bar in zip(rows, truth, worst, strict=True):
-                found += int(np.count_nonzero(near[np.unique(line)] <= bar))
-        return found / (len(asked) * k) if len(asked) else 1.0
 
     # --- files ---------------------------------------------------------------------------------------------------
 
@@ -362,21 +311,99 @@ class DB:
         build_threshold, threads: as for `DB`; a file does not keep them.
         Raises NotFound, NotAnIndex, NewerFormat, CorruptFile, StorageError.
         """
-        file = snapshot.Snapshot.open(as_path(path))
+        source = as_path(path)
+        db = cls.__new__(cls)
+        if source.is_dir():
+            found = store.read(source, verify=verify, threads=as_threads(threads))
+            db._begin(found.generation, threads, build_threshold)
+            db._file = found.file
+            return db
+        file = snapshot.Snapshot.open(source)
         if verify:
             file.verify()
         try:
             generation = Generation.restore(file.facts, file.arrays)
         except ValueError as error:
             raise CorruptFile(f"{file.path} is damaged: {error}") from error
-        db = cls.__new__(cls)
-        db._open(generation, threads, build_threshold)
+        db._begin(generation, threads, build_threshold)
         db._file = file
         return db
 
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        mode: str = "rw",
+        *,
+        dim: int | None = None,
+        metric: str | None = None,
+        dtype: str | None = None,
+        durability: str = "full",
+        verify: bool = True,
+        build_threshold: int = BUILD_THRESHOLD,
+        threads: int | None = None,
+    ) -> DB:
+        """Open a durable folder: what a write returns from is kept, whatever happens to the process or the power.
+
+        mode: "rw" writes, and makes the folder where there is none; "create" makes it and refuses one that is there; "r" reads,
+        beside a writer and other readers, and follows by `refresh`. One process writes at a time. metric ("l2" when new), dim
+        and dtype: as for `DB` in a new folder; in an old one they must be what it has. durability: "full": a write is on the
+        disk when it returns; "normal": a power failure may take the last writes, whole and in order, a killed process none.
+        verify: as for `load`. build_threshold and threads belong to this handle, the folder does not keep them.
+
+        Raises InvalidParameter, UnknownMetric; Locked, with the process id of the other writer; NotFound ("r"); AlreadyExists
+        ("create", or other files are there); ReadOnly where the folder cannot be written to; CorruptFile, NotAnIndex,
+        NewerFormat, StorageError. Cost: mapping the snapshot, and applying what was written since.
+        """
+        folder, workers = as_path(path), as_threads(threads)
+        _one_of("mode", mode, ("r", "rw", "create"))
+        _one_of("durability", durability, ("full", "normal"))
+        wanted = cls(dim, metric or "l2", dtype=dtype)._now
+        db = cls.__new__(cls)
+        if mode == "r":
+            followed = Follower(folder, verify=verify, threads=workers)
+            db._begin(followed.read.generation, threads, build_threshold)
+            db._followed = followed
+        else:
+            if mode == "create" and store.is_folder(folder):
+                raise AlreadyExists(f"{folder} is an omendb folder already; mode='rw' opens it")
+            writer = Writer(folder, wanted, durable=durability == "full", verify=verify, threads=workers)
+            db._begin(writer.read.generation, threads, build_threshold)
+            db._store = writer
+        for name, asked in (("dim", dim), ("metric", metric), ("dtype", dtype)):
+            found = getattr(db, name)
+            if asked not in (None, found):
+                db.close()
+                raise InvalidParameter(name, repr(asked), f"{found!r}, as it is in {folder}")
+        return db
+
+    def refresh(self) -> bool:
+        """Take in what the writer of the folder did since; whether there was anything. Forward only. For mode="r".
+
+        Searches under way finish on the rows that they began with. Raises what `open` raises, with nothing changed;
+        InvalidInput for a database that was not opened with mode="r".
+        """
+        with self._lock:
+            before = self._now
+            if self._followed is None:
+                raise InvalidInput("refresh", "a database of its own rows", "one that was opened with mode='r'")
+            self._publish(self._followed.refresh(self._workers))
+            return self._generation is not before
+
+    def copy(self, path: str | os.PathLike[str]) -> None:
+        """Make a durable folder at `path` that holds the live rows of this moment; reads and writes go on meanwhile.
+
+        Of any database, with or without a folder of its own. Raises AlreadyExists, NotFound, StorageError.
+        """
+        store.create(as_path(path), self._now, threads=self._workers)
+
     def close(self) -> None:
-        """Let go of rows and file. Searches under way finish; any later call raises Closed. Closing twice is no error."""
-        self._generation = self._file = None
+        """Let go of rows, file and folder. Searches under way finish; any later call raises Closed. Twice is no error."""
+        with self._lock:
+            home = self._store
+            self._generation = self._file = self._store = self._followed = None
+            if home is not None:
+                home.close()
 
     def __enter__(self) -> DB:
         self._now  # noqa: B018  raises when closed
@@ -386,11 +413,6 @@ class DB:
         self.close()
 
 
-def _batch_of(key: Key) -> Any:
-    return [key] if isinstance(key, str) else np.array([key], np.int64)
-
-
-def _metadata_of(generation: Generation, rows: NDArray[np.int64]) -> list[Any]:
-    if rows.ndim == 2:
-        return [_metadata_of(generation, row) for row in rows]
-    return [generation.metadata_at(row) for row in rows.tolist()]
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidParameter(name, repr(value), " or ".join(map(repr, choices)))

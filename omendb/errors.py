@@ -10,6 +10,9 @@
       StorageError                     NotFound (FileNotFoundError), AlreadyExists (FileExistsError)
         CorruptFile                    NotAnIndex
         NewerFormat
+        Locked, ReadOnly               the folder is another writer's; this handle, or this folder, only reads
+        StorageFull                    no room: nothing has changed, the handle goes on
+        StorageFailed                  the disk failed: the handle only reads from here on
       Closed                           the database was used after close()
 
 Whatever raises one of these has changed nothing: not the database, not a file.
@@ -40,12 +43,16 @@ __all__ = [
     "InvalidInput",
     "InvalidMetadata",
     "InvalidParameter",
+    "Locked",
     "NewerFormat",
     "NotAnIndex",
     "NotFinite",
     "NotFound",
     "OmenError",
+    "ReadOnly",
     "StorageError",
+    "StorageFailed",
+    "StorageFull",
     "UnknownBackend",
     "UnknownId",
     "UnknownMetric",
@@ -103,5 +110,24 @@ class NewerFormat(StorageError):
     """The file was written by a newer omendb; the message names both format versions."""
 
 
+class Locked(StorageError):
+    """The folder is open for writing elsewhere; the message holds the process id."""
+
+
+class ReadOnly(StorageError):
+    """A write to a database that was opened for reading, or a folder that would have to be written to first."""
+
+
+class StorageFull(StorageError):
+    """The disk is full. Nothing has changed; once there is room, the same handle can go on."""
+
+
+class StorageFailed(StorageError):
+    """Writing or syncing failed, so nothing is known of what the disk holds beyond what was acknowledged before.
+
+    The handle serves what was acknowledged and refuses to write from here on. Open the folder anew when the disk is well.
+    """
+
+
 class Closed(OmenError):
-    """The database was used after close()."""
+    """The database was used after close(), or in a forked child of the process that opened it."""

@@ -34,6 +34,7 @@ from omendb_kernels import (
 )
 
 from .arrays import as_ids, as_keys, as_metadata
+from .changes import Change
 from .columns import Texts
 from .errors import CorruptFile, DuplicateId, InvalidIds, OmenError, UnknownId
 from .ids import IdKind, Ids, Keys, as_list
@@ -179,37 +180,65 @@ class Generation:
 
     # --- the next generation -------------------------------------------------------------------------------------
 
-    def add(
-        self, rows: Rows, ids: Any, metadata: Any, *, threads: int, whole: bool = False, progress: Progress | None = None
-    ) -> tuple[Generation, Keys]:
-        """The generation with these judged rows behind, and their ids, which are judged before anything is made.
-
-        whole: these are all rows there will be for long: the codec is fitted to all of them, not to the first.
-        """
+    def adding(self, rows: Rows, ids: Any, metadata: Any) -> Change:
+        """These judged rows with ids that are new. Raises InvalidIds, DuplicateId, InvalidMetadata."""
         kind, keys = as_ids(ids, len(rows), self.id_kind)
         texts = as_metadata(metadata, len(rows))
         if keys is None:
             keys = np.arange(self.next_row, self.next_row + len(rows), dtype=np.int64)
         else:
             self._refuse_known(keys)
-        if len(rows) == 0:
-            return self, keys
+        return Change("add", kind, keys, rows, texts)
+
+    def upserting(self, rows: Rows, ids: Any, metadata: Any) -> Change:
+        """These judged rows in the place of those that have their ids. Raises InvalidIds, DuplicateId, InvalidMetadata."""
+        if ids is None or self.id_kind == "row":
+            raise InvalidIds("ids", "none to replace by", "an index of integer or string ids, and one for each row")
+        kind, keys = as_ids(ids, len(rows), self.id_kind)
+        assert keys is not None
+        return Change("upsert", kind, keys, rows, as_metadata(metadata, len(rows)))
+
+    def deleting_rows(self, rows: NDArray[np.int64]) -> Change:
+        """These live rows gone; a row that is named twice goes once."""
+        if self.ids is None or len(rows) == 0:
+            return Change("delete", self.id_kind or "int", np.empty(0, np.int64))
+        gone = self.ids.take_keys(np.unique(rows))
+        return Change("delete", self.ids.kind, gone.tolist() if self.ids.kind == "str" else gone)
+
+    def applied(
+        self, change: Change, *, threads: int, whole: bool = False, progress: Progress | None = None
+    ) -> Generation:
+        """The generation after a change that was judged for this one.
+
+        whole: these are all rows there will be for long: the codec is fitted to all of them, not to the first.
+        """
+        if len(change) == 0:
+            return self
+        if change.verb == "delete":
+            return self._without(self.rows_of(change.keys), threads)
+        if change.verb == "add":
+            return self._with(change, threads, whole, progress)
+        known = self.find(change.keys)
+        return self._without(known[known >= 0], threads)._with(change, threads, whole, progress)
+
+    def _with(self, change: Change, threads: int, whole: bool, progress: Progress | None) -> Generation:
+        rows, keys, kind = change.rows, change.keys, change.kind
+        assert rows is not None
         first = len(self) == 0
         graph = None if first else self.graph
         points = self._with_rows(rows, first, whole, threads, progress)
-        grown = Generation(
+        return Generation(
             self.metric,
             rows.dim,
             rows.kind,
             kind,
             points,
             Ids.of(kind, keys) if first or self.ids is None else self.ids.append(keys),
-            self._grown_metadata(texts, len(rows), first),
+            self._grown_metadata(change.texts, len(rows), first),
             None if first or self.live is None else np.concatenate([self.live, np.ones(len(rows), np.bool_)]),
-            self.next_row + (len(rows) if kind == "row" else 0),
+            self.next_row if isinstance(keys, list) or kind != "row" else int(keys[-1]) + 1,
             None if graph is None else extend_graph(graph, points, threads=threads),
         )
-        return grown, keys
 
     def _with_rows(self, rows: Rows, first: bool, whole: bool, threads: int, progress: Progress | None) -> PointSet:
         if whole:
@@ -219,18 +248,6 @@ class Generation:
         if before is None:
             before = PointSet.empty(rows.dim, self.metric, rows.kind)
         return before.extend(rows, refit=self.graph is None, threads=threads)
-
-    def upsert(self, rows: Rows, ids: Any, metadata: Any, *, threads: int) -> tuple[Generation, Keys]:
-        """`add`, the rows that have these ids already leaving first."""
-        if ids is None or self.id_kind == "row":
-            raise InvalidIds("ids", "none to replace by", "an index of integer or string ids, and one for each row")
-        _, keys = as_ids(ids, len(rows), self.id_kind)
-        as_metadata(metadata, len(rows))
-        assert keys is not None
-        known = self.find(keys) >= 0
-        old = [key for key, there in zip(as_list(keys), known, strict=True) if there]
-        left, _ = self.delete(old if isinstance(keys, list) else np.array(old, np.int64), threads=threads)
-        return left.add(rows, keys, metadata, threads=threads)
 
     def indexed(self, least: int, recall: float, *, threads: int, progress: Progress | None) -> tuple[Generation, BuildFacts]:
         """The generation with a graph over all rows, tuned to this recall; without one where there are fewer than `least`."""
@@ -270,14 +287,12 @@ class Generation:
             before = Texts.of(b"" for _ in range(0 if first else self.total))
         return before.append(texts or [b""] * n)
 
-    def delete(self, keys: Keys, *, threads: int) -> tuple[Generation, int]:
-        """The generation without these ids, and how many rows that were. UnknownId when one is not there."""
-        rows = np.unique(self.rows_of(keys))
+    def _without(self, rows: NDArray[np.int64], threads: int) -> Generation:
         if len(rows) == 0:
-            return self, 0
+            return self
         live = np.ones(self.total, np.bool_) if self.live is None else self.live.copy()
         live[rows] = False
-        return replace(self, live=live)._mended(threads), len(rows)
+        return replace(self, live=live)._mended(threads)
 
     def _mended(self, threads: int) -> Generation:
         """The dead nodes of the graph gone, once they are many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import sys
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import AlreadyExists, NotFound, StorageError
+from .errors import AlreadyExists, NotFound, StorageError, StorageFull
 
 
 @contextmanager
@@ -30,11 +31,12 @@ def published(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             yield file
             _sync(file)
         _name(aside, target, overwrite)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except StorageError:
         raise
     except OSError as error:
-        raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
+        kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else StorageError
+        raise kind(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -60,7 +62,7 @@ def _sync(file: BinaryIO) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name durable; Windows has no such call."""
     if sys.platform == "win32":
         return

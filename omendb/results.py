@@ -103,3 +103,21 @@ class Stats:
     graph: dict[str, Any] | None
     path: str | None
     file_bytes: int | None
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found.
+
+    problems: one line for each, none when all is well; rows: live ones; changes: in the journal of a folder, behind its
+    snapshot; nbytes: that were read and compared with their hashes.
+    """
+
+    problems: tuple[str, ...]
+    rows: int
+    changes: int = 0
+    nbytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems

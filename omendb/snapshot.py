@@ -12,6 +12,7 @@ against the true size of the file before it is used, and nothing in it is ever e
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import os
@@ -77,10 +78,15 @@ def write(path: Path, facts: Facts, arrays: Mapping[str, NDArray[Any]], *, overw
     facts: JSON values; arrays: any shape of up to four axes, streamed from where they lie. Raises AlreadyExists (unless
     `overwrite`), NotFound when the folder is missing, StorageError with the system's reason.
     """
-    tensors, content = _lay_out(arrays)
-    header = _header(facts, tensors)
     with published(path, overwrite=overwrite) as file:
-        _write_through(file, header, tensors, content, arrays)
+        _write_through(file, facts, arrays)
+
+
+def encoded(facts: Facts, arrays: Mapping[str, NDArray[Any]]) -> memoryview:
+    """The bytes that `write` would write."""
+    file = io.BytesIO()
+    _write_through(file, facts, arrays)
+    return file.getbuffer()
 
 
 def _lay_out(arrays: Mapping[str, NDArray[Any]]) -> tuple[list[_Tensor], int]:
@@ -131,10 +137,10 @@ def _json(facts: Facts) -> str:
     return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _write_through(
-    file: BinaryIO, header: bytes, tensors: list[_Tensor], content: int, arrays: Mapping[str, NDArray[Any]]
-) -> None:
+def _write_through(file: BinaryIO, facts: Facts, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Header, tensors, hashes, seal, in one pass."""
+    tensors, content = _lay_out(arrays)
+    header = _header(facts, tensors)
     file.write(header)
     hashes: list[int] = []
     for block in _blocks(_pieces(tensors, content, arrays)):
@@ -216,10 +222,20 @@ class Snapshot:
             raise NotFound(f"no file {source}") from error
         except (OSError, ValueError) as error:  # ValueError: it shrank before it was mapped
             raise StorageError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from error
+        return cls._judged(source, header, np.frombuffer(mapped, np.uint8))
+
+    @classmethod
+    def parse(cls, content: bytes, name: Path) -> Snapshot:
+        """The same of bytes in memory; `name` is for messages. Raises NotAnIndex, NewerFormat, CorruptFile."""
+        header = _read_header(io.BytesIO(content), len(content), name)
+        return cls._judged(name, header, np.frombuffer(content, np.uint8))
+
+    @classmethod
+    def _judged(cls, path: Path, header: bytes, data: NDArray[np.uint8]) -> Snapshot:
         try:
-            return cls._of(source, header, np.frombuffer(mapped, np.uint8))
+            return cls._of(path, header, data)
         except (ValueError, RecursionError) as error:
-            raise CorruptFile(f"{source} is damaged: {error}") from error
+            raise CorruptFile(f"{path} is damaged: {error}") from error
 
     @classmethod
     def _of(cls, path: Path, header: bytes, data: NDArray[np.uint8]) -> Snapshot:

@@ -1,0 +1,82 @@
+"""Change: one write as it was judged, ready to be applied to a generation, and as facts and arrays for a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from omendb_kernels import Rows, as_vectors
+
+from .columns import Texts
+from .errors import OmenError
+from .ids import IdKind, Ids, Keys
+from .snapshot import Arrays, Facts
+
+Verb = Literal["add", "upsert", "delete"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """keys: the ids of all its rows, running numbers included, each once. rows and texts (JSON, b"" for none; None: no row
+    has metadata): of the rows that come, None where rows go.
+    """
+
+    verb: Verb
+    kind: IdKind
+    keys: Keys
+    rows: Rows | None = None
+    texts: list[bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def nbytes(self) -> int:
+        """About the bytes that `state` takes."""
+        keys = 16 * len(self.keys) if not isinstance(self.keys, list) else sum(map(len, self.keys))
+        return keys + (0 if self.rows is None else self.rows.data.nbytes) + sum(map(len, self.texts or ()))
+
+    def state(self) -> tuple[Facts, Arrays]:
+        """JSON facts and named arrays, all that `restore` needs."""
+        facts: Facts = {"change": self.verb, "ids": self.kind, "rows": len(self.keys)}
+        arrays: Arrays = {f"ids.{name}": array for name, array in Ids.of(self.kind, self.keys).arrays().items()}
+        if self.rows is not None:
+            facts["dtype"] = self.rows.kind
+            arrays["vectors"] = self.rows.data
+        if self.texts is not None:
+            arrays |= {f"metadata.{name}": array for name, array in Texts.of(self.texts).arrays().items()}
+        return facts, arrays
+
+    @classmethod
+    def restore(cls, facts: Facts, arrays: Arrays, metric: str) -> Change:
+        """The change that `state` described, judged as if a user brought it. ValueError where it cannot be true."""
+        try:
+            return cls._restore(facts, arrays, metric)
+        except (KeyError, TypeError, IndexError, OverflowError, OmenError) as error:
+            raise ValueError(f"not a change: {error!r}") from error
+
+    @classmethod
+    def _restore(cls, facts: Facts, arrays: Arrays, metric: str) -> Change:
+        verb, kind, n = facts["change"], facts["ids"], facts["rows"]
+        if verb not in get_args(Verb) or kind not in get_args(IdKind) or type(n) is not int or n < 0:
+            raise ValueError("an unknown kind of change")
+        ids = Ids.restore(kind, dict(_under("ids.", arrays)), n, 2**62)
+        taken = ids.take_keys(np.arange(n))
+        keys: Keys = taken.tolist() if kind == "str" else taken
+        if verb == "delete":
+            return cls(verb, kind, keys)
+        vectors = Rows(arrays["vectors"], facts["dtype"])
+        if vectors.data.ndim != 2 or len(vectors) != n:
+            raise ValueError("as many vectors as ids are wanted")
+        native: Any = vectors.float32() if vectors.kind == "bfloat16" else vectors.data
+        rows = as_vectors(native, metric=metric, dtype=facts["dtype"])
+        texts = dict(_under("metadata.", arrays))
+        column = Texts.restore(texts["bytes"], texts["offsets"], n) if texts else None
+        return cls(verb, kind, keys, rows, None if column is None else [column[row] for row in range(n)])
+
+
+def _under(prefix: str, arrays: Arrays) -> Iterator[tuple[str, Any]]:
+    return ((name.removeprefix(prefix), array) for name, array in arrays.items() if name.startswith(prefix))
