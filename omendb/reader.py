@@ -10,30 +10,20 @@ from numpy.typing import NDArray
 from omendb_kernels import MAX_BEAM, as_count, as_k, as_threads, pairwise
 
 from .arrays import as_key
-from .errors import Closed, InvalidIds
+from .errors import InvalidIds
 from .generation import Generation
+from .handle import Handle
 from .ids import Key
 from .results import Record, SearchResults, Stats
-from .snapshot import Snapshot
+from .store import size_of
 
 _ORACLE_VALUES = 1 << 24  # distances that `recall` holds at a time
 
 
-class Reader:
+class Reader(Handle):
     """Each call takes the generation of its moment, once, and needs no lock."""
 
-    _threads: int | None
-    _generation: Generation | None
-    _file: Snapshot | None
-
     # --- facts ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _now(self) -> Generation:
-        generation = self._generation
-        if generation is None:
-            raise Closed("this database was closed")
-        return generation
 
     @property
     def dim(self) -> int | None:
@@ -91,8 +81,8 @@ class Reader:
             nbytes=now.nbytes,
             codec=codec,
             graph=graph,
-            path=None if self._file is None else str(self._file.path),
-            file_bytes=None if self._file is None else self._file.nbytes,
+            path=None if self._path is None else str(self._path),
+            file_bytes=None if self._path is None else size_of(self._path),
         )
 
     # --- reading -------------------------------------------------------------------------------------------------

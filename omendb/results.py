@@ -88,7 +88,7 @@ class Stats:
     rows: live ones; deleted: rows that still take space until the next save; dim and dtype: None until the first rows fix
     them; ids: their kind, likewise; nbytes: vectors, codes, ids and metadata, mapped or in memory; codec: scale, bounds
     and so on, None while rows are searched without codes; graph: beam, recall, settings, rows inside and rows in the tail,
-    None without one; path and file_bytes: of the file last loaded, else None.
+    None without one; path and file_bytes: of the file that was loaded or the folder that is open, else None.
     """
 
     rows: int

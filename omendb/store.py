@@ -50,6 +50,15 @@ def is_folder(path: Path) -> bool:
     return path.is_dir() and (path / journal.FILE).exists()
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder; those that vanish meanwhile count nothing."""
+    size = 0
+    for file in path.iterdir() if path.is_dir() else [path]:
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
+
+
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
