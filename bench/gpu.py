@@ -30,7 +30,7 @@ from .tables import number, ratio, table
 BATCH, K = 10_000, 10
 GEMM, COPIED = 8192, 1 << 30
 SMOKE_ROWS, SMOKE_DIM = 4_500, 40  # more than the graph's `small`: leaves are carved
-OPS = ("lengths", "encode", "nearest", "rerank", "pairwise", "pick", "prune", "link", "score", "adopt", "beam", "reach")
+OPS = ("lengths", "encode", "nearest", "rerank", "pairwise", "assign", "pick", "prune", "link", "score", "adopt", "beam", "reach")
 
 
 def report(*, rows: str, dims: str, data: Path | None, rounds: int, out: Path | None, smoke: bool) -> int:
@@ -133,11 +133,11 @@ class _Recorder:
 
 @contextmanager
 def _in_force(backend: Any) -> Iterator[None]:
-    token = dispatch._chosen.set(backend)
+    token = dispatch.chosen.set(backend)
     try:
         yield
     finally:
-        dispatch._chosen.reset(token)
+        dispatch.chosen.reset(token)
 
 
 def _cpu() -> Any:

@@ -121,11 +121,11 @@ def run_op(backend: Any, call: Call, threads: int) -> Any:
 @contextmanager
 def in_force(backend: Any) -> Iterator[None]:
     """`use_backend` for a module that BACKENDS need not know."""
-    token = dispatch._chosen.set(backend)
+    token = dispatch.chosen.set(backend)
     try:
         yield
     finally:
-        dispatch._chosen.reset(token)
+        dispatch.chosen.reset(token)
 
 
 def compare_bits(wanted: tuple[np.ndarray, ...], found: tuple[np.ndarray, ...], where: str) -> None:
@@ -174,7 +174,7 @@ TUNABLE = {
     "TILE", "TILE_VALUES", "SLICE", "SPARSE", "FEW", "LEAST_PART", "CHUNK_BYTES", "CHUNK", "LEAVES", "MERGE_ROWS",
     "QUERY_BLOCK", "BLOCK", "BLOCK_VALUES", "_BLOCK_ROWS", "_BLOCK_VALUES",
 }  # fmt: skip
-FILES = ("distances", "encode", "nearest", "rerank", "pick", "prune", "link", "beam")
+FILES = ("distances", "encode", "nearest", "rerank", "assign", "pick", "prune", "link", "beam")
 TUNED = ("arrays", "exact", "gemm", "points", *(f"backends.{{}}.{name}" for name in FILES))
 
 
@@ -193,5 +193,7 @@ def set_blocks(patch: pytest.MonkeyPatch, backend: str, size: int) -> list[str]:
 
 def mutant(name: str, **replaced: Any) -> SimpleNamespace:
     """The oracle as a backend, some functions replaced."""
-    ops = ("lengths", "encode", "nearest", "rerank", "pairwise", "pick", "prune", "link", "score", "adopt", "beam", "reach")
+    ops = (
+        "lengths", "encode", "nearest", "rerank", "pairwise", "assign", "pick", "prune", "link", "score", "adopt", "beam", "reach",
+    )  # fmt: skip
     return SimpleNamespace(NAME=name, **{op: replaced.get(op, getattr(reference, op)) for op in ops})

@@ -231,10 +231,9 @@ def test_the_reason_against_a_backend_is_told():
 
 
 def test_no_backend_at_all(monkeypatch):
-    monkeypatch.setattr(dispatch, "_default", None)
     monkeypatch.setattr(dispatch, "_loaded", dict.fromkeys(dispatch.BACKENDS, "ImportError: none"))
     monkeypatch.delenv("OMENDB_BACKEND", raising=False)
-    refuse(backend_name, kernels.UnknownBackend, "wanted numpy, which is always there")
+    refuse(backend_name, kernels.UnknownBackend, "device: got 'cpu', where nothing can compute")
     assert list_backends() == dict.fromkeys(dispatch.BACKENDS, "ImportError: none")
 
 

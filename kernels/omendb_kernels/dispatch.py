@@ -1,7 +1,11 @@
-"""Which backend computes. All of them give the same bits, so the choice changes speed and never an answer."""
+"""Which backend computes: the table of them, and where a call was told to go. planner.py chooses for calls that were not told.
+
+All backends give the same bits, so the choice changes speed and never an answer.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -11,22 +15,24 @@ from contextvars import ContextVar
 from typing import cast
 
 from .contract import Backend
-from .errors import UnknownBackend
+from .errors import InvalidParameter, UnknownBackend
 
 log = logging.getLogger("omendb")
 
-BACKENDS: dict[str, str] = {  # name -> module; the first that can be used is the default
+BACKENDS: dict[str, str] = {  # name -> module; of equally quick ones the first is taken
     "numba": "omendb_kernels.backends.numba",
     "numpy": "omendb_kernels.backends.numpy",
-    "cupy": "omendb_kernels.backends.cupy",  # by name only: a single query is faster on the host
+    "cupy": "omendb_kernels.backends.cupy",
+    "triton": "omendb_kernels.backends.triton",
 }
+DEVICES: dict[str, tuple[str, ...]] = {"cpu": ("numba", "numpy"), "gpu": ("cupy", "triton")}
 
-_chosen: ContextVar[Backend | None] = ContextVar("omendb_backend", default=None)
+chosen: ContextVar[Backend | None] = ContextVar("omendb_backend", default=None)
+device_wanted: ContextVar[str | None] = ContextVar("omendb_device", default=None)
 _loaded: dict[str, Backend | str] = {}  # the module, or the reason why it cannot be used
-_default: Backend | None = None
 
 
-def _load(name: str) -> Backend | str:
+def load(name: str) -> Backend | str:
     """The backend module, or the reason against it. Asked once per process."""
     if name not in _loaded:
         try:
@@ -36,38 +42,39 @@ def _load(name: str) -> Backend | str:
     return _loaded[name]
 
 
-def _required(name: object, argument: str) -> Backend:
+def required(name: object, argument: str) -> Backend:
     """The named backend; UnknownBackend when there is none or it is unusable here."""
     if not isinstance(name, str) or name not in BACKENDS:
         raise UnknownBackend(argument, repr(name), "one of " + ", ".join(repr(known) for known in BACKENDS))
-    found = _load(name)
+    found = load(name)
     if isinstance(found, str):
         raise UnknownBackend(argument, f"{name!r}, unusable here ({found})", "a usable backend")
     return found
 
 
+def first_of(device: str) -> Backend:
+    """The first backend of "cpu" or "gpu" that can be used. Raises UnknownBackend with the reasons against all of them."""
+    reasons = []
+    for name in DEVICES[device]:
+        found = load(name)
+        if not isinstance(found, str):
+            return found
+        reasons.append(f"{name}: {found}")
+        say_once(logging.INFO, f"backend {name!r} is not used: {found}")
+    raise UnknownBackend("device", f"{device!r}, where nothing can compute ({'; '.join(reasons)})", "a usable device")
+
+
+def wanted() -> Backend | None:
+    """What was told to compute: by `use_backend`, by a plan that is being carried out, or by OMENDB_BACKEND."""
+    found = chosen.get()
+    if found is None and (wish := os.environ.get("OMENDB_BACKEND")):
+        return required(wish, "OMENDB_BACKEND")
+    return found
+
+
 def backend() -> Backend:
-    """The backend in force: `use_backend`, else OMENDB_BACKEND, else the first of BACKENDS that can be used."""
-    chosen = _chosen.get()
-    if chosen is not None:
-        return chosen
-    if wish := os.environ.get("OMENDB_BACKEND"):
-        return _required(wish, "OMENDB_BACKEND")
-    return _first_usable()
-
-
-def _first_usable() -> Backend:
-    global _default
-    if _default is None:
-        for name in BACKENDS:
-            found = _load(name)
-            if not isinstance(found, str):
-                _default = found
-                break
-            log.info("backend %r is not used: %s", name, found)
-        else:
-            raise UnknownBackend("backend", "none that can be used", "numpy, which is always there")
-    return _default
+    """The backend in force: `wanted`, else the first of the device that is wanted, which is the CPU if none is."""
+    return wanted() or first_of(device_wanted.get() or "cpu")
 
 
 def backend_name() -> str:
@@ -78,13 +85,56 @@ def backend_name() -> str:
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Compute with this backend inside the `with` block (this thread or task only). Raises UnknownBackend."""
-    token = _chosen.set(_required(name, "backend"))
+    token = chosen.set(required(name, "backend"))
     try:
         yield
     finally:
-        _chosen.reset(token)
+        chosen.reset(token)
+
+
+@contextmanager
+def use_device(device: str | None) -> Iterator[None]:
+    """Compute on "cpu" or "gpu" inside the `with` block (this thread or task only), by its quickest backend; None: anywhere.
+
+    Raises InvalidParameter, and UnknownBackend where nothing can compute there.
+    """
+    if device is not None:
+        if device not in DEVICES:
+            raise InvalidParameter("device", repr(device), "'cpu', 'gpu' or None")
+        first_of(device)
+    token = device_wanted.set(device)
+    try:
+        yield
+    finally:
+        device_wanted.reset(token)
+
+
+@contextmanager
+def beside_the_data() -> Iterator[bool]:
+    """Compute on the device while arrays of it are served, unless something else was told to; gives whether the backend in
+    force does. Where none can be used, the reason is logged once.
+    """
+    token = None
+    if wanted() is None and device_wanted.get() != "cpu":
+        found = load("cupy")
+        if isinstance(found, str):
+            reason = "arrays of a CUDA device are copied to the host, because nothing computes there"
+            say_once(logging.WARNING, f"{reason}: {found}")
+        else:
+            token = chosen.set(found)
+    try:
+        yield hasattr(backend(), "resident")
+    finally:
+        if token is not None:
+            chosen.reset(token)
 
 
 def list_backends() -> dict[str, str | None]:
     """Each known backend with the reason why it cannot be used here, None where it can."""
-    return {name: found if isinstance(found := _load(name), str) else None for name in BACKENDS}
+    return {name: found if isinstance(found := load(name), str) else None for name in BACKENDS}
+
+
+@functools.lru_cache(maxsize=256)
+def say_once(level: int, message: str) -> None:
+    """Log a message, the first time that it comes."""
+    log.log(level, "%s", message)

@@ -63,15 +63,13 @@ def _put_back(taken: dict[str, Any]) -> None:
 def _forgetful_dispatch() -> Iterator[None]:
     """Whether the backend can be used is asked anew, inside and afterwards."""
     dispatch = importlib.import_module("omendb_kernels.dispatch")
-    loaded, default = dict(dispatch._loaded), dispatch._default
+    loaded = dict(dispatch._loaded)
     dispatch._loaded.pop("cupy", None)
-    dispatch._default = None
     try:
         yield
     finally:
         dispatch._loaded.clear()
         dispatch._loaded.update(loaded)
-        dispatch._default = default
 
 
 @contextmanager
