@@ -11,6 +11,11 @@
 How it is made, from the outside in:
 
     db           the public class: locks, calls, files
+reader       what it answers
+handle       the generation in force, the writers' turns, the folder behind
+store        the durable folder: snapshots, and the one writer
+journal      changes in SQLite, and the name of the snapshot in force: the one commit point
+check, mend  verify and repair
     arrays       judges ids, metadata and paths (vectors are judged by omendb_kernels)
     generation   all rows at one moment, immutable; a write makes the next one and swaps it in
     ids, columns the user's names for rows; columns that grow without disturbing their readers
@@ -54,7 +59,7 @@ from .errors import (
     WrongShape,
     ZeroVector,
 )
-from .results import BuildReport, Record, SearchResults, Stats, VerifyReport
+from .results import BuildReport, Record, RepairReport, SearchResults, Stats, VerifyReport
 from .snapshot import FORMAT_VERSION
 
 __version__ = "0.1.0"
@@ -80,6 +85,7 @@ __all__ = [
     "OmenError",
     "ReadOnly",
     "Record",
+    "RepairReport",
     "SearchResults",
     "Stats",
     "StorageError",

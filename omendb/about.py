@@ -40,7 +40,8 @@ def namesake() -> str | None:
 def index_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The facts of one saved index. Raises what `DB.load` raises."""
     with DB.load(path) as db:
-        return {**dataclasses.asdict(db.stats()), "parts": parts(path)}
+        assert db._file is not None
+        return {**dataclasses.asdict(db.stats()), "parts": parts(db._file.path)}
 
 
 def parts(path: str | os.PathLike[str]) -> dict[str, int]:

@@ -39,9 +39,9 @@ class Change:
         keys = 16 * len(self.keys) if not isinstance(self.keys, list) else sum(map(len, self.keys))
         return keys + (0 if self.rows is None else self.rows.data.nbytes) + sum(map(len, self.texts or ()))
 
-    def state(self) -> tuple[Facts, Arrays]:
-        """JSON facts and named arrays, all that `restore` needs."""
-        facts: Facts = {"change": self.verb, "ids": self.kind, "rows": len(self.keys)}
+    def state(self, metric: str) -> tuple[Facts, Arrays]:
+        """JSON facts and named arrays, all that `restore` needs. metric: that the rows were judged for."""
+        facts: Facts = {"change": self.verb, "metric": metric, "ids": self.kind, "rows": len(self.keys)}
         arrays: Arrays = {f"ids.{name}": array for name, array in Ids.of(self.kind, self.keys).arrays().items()}
         if self.rows is not None:
             facts["dtype"] = self.rows.kind
@@ -51,16 +51,16 @@ class Change:
         return facts, arrays
 
     @classmethod
-    def restore(cls, facts: Facts, arrays: Arrays, metric: str) -> Change:
+    def restore(cls, facts: Facts, arrays: Arrays) -> Change:
         """The change that `state` described, judged as if a user brought it. ValueError where it cannot be true."""
         try:
-            return cls._restore(facts, arrays, metric)
+            return cls._restore(facts, arrays)
         except (KeyError, TypeError, IndexError, OverflowError, OmenError) as error:
             raise ValueError(f"not a change: {error!r}") from error
 
     @classmethod
-    def _restore(cls, facts: Facts, arrays: Arrays, metric: str) -> Change:
-        verb, kind, n = facts["change"], facts["ids"], facts["rows"]
+    def _restore(cls, facts: Facts, arrays: Arrays) -> Change:
+        verb, metric, kind, n = facts["change"], facts["metric"], facts["ids"], facts["rows"]
         if verb not in get_args(Verb) or kind not in get_args(IdKind) or type(n) is not int or n < 0:
             raise ValueError("an unknown kind of change")
         ids = Ids.restore(kind, dict(_under("ids.", arrays)), n, 2**62)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from omendb_kernels import PointSet, as_count, as_mask, as_recall, as_threads
 
-from . import snapshot, store
+from . import check, mend, snapshot, store
 from .arrays import as_keys, as_path
 from .errors import (
     AlreadyExists,
@@ -27,7 +27,7 @@ from .generation import Generation, Progress
 from .ids import as_key_array
 from .publish import check_target
 from .reader import Reader
-from .results import BuildReport
+from .results import BuildReport, RepairReport, VerifyReport
 from .store import Follower, Writer
 
 log = logging.getLogger("omendb")
@@ -224,17 +224,17 @@ class DB(Reader):
         build_threshold: int = BUILD_THRESHOLD,
         threads: int | None = None,
     ) -> DB:
-        """Open a saved file. It is mapped, not read into memory, and may be shared by any number of processes.
+        """Open a saved file, or what a durable folder holds now. It is mapped, and may be shared by any number of processes.
 
         verify: compare the whole content with its hashes, at the speed of reading the file once; damage anywhere raises.
         verify=False opens in an instant whatever the size and checks header, sizes and seal only: damaged content can then
-        make answers wrong, but never reaches outside the file. Rows added later stay in memory until the next `save`.
+        make answers wrong, but never reaches outside the file. Rows added later stay in memory until the next `save`; `open` writes to a folder.
         build_threshold, threads: as for `DB`; a file does not keep them.
         Raises NotFound, NotAnIndex, NewerFormat, CorruptFile, StorageError.
         """
         source = as_path(path)
         db = cls.__new__(cls)
-        if source.is_dir():
+        if store.is_folder(source):
             found = store.read(source, verify=verify, threads=as_threads(threads))
             db._begin(found.generation, threads, build_threshold)
             db._file = found.file
@@ -310,6 +310,27 @@ class DB(Reader):
                 raise InvalidInput("refresh", "a database of its own rows", "one that was opened with mode='r'")
             self._publish(self._followed.refresh(self._workers))
             return self._generation is not before
+
+    def verify(self, *, full: bool = False) -> VerifyReport:
+        """Look for damage in the file or the folder that this database came from; see `VerifyReport`. Nothing is changed.
+
+        What is in force is judged as when it is opened, and every change in the journal is compared with its hash. full: every
+        byte is read: all blocks of the snapshot, and SQLite's pages. A database without file or folder has nothing to verify.
+        """
+        now, path = self._now, self._path
+        if path is None:
+            return VerifyReport((), len(now))
+        return check.verify(path, full=full, threads=self._workers)
+
+    @classmethod
+    def repair(cls, path: str | os.PathLike[str], into: str | os.PathLike[str], *, threads: int | None = None) -> RepairReport:
+        """Copy what still verifies of a damaged file or folder to the new path `into`; see `RepairReport`.
+
+        Nothing is changed at `path`, and nothing is invented: a row is saved as it was, with id and metadata, or counted as
+        lost. Raises AlreadyExists, NotFound, Locked while a writer has the folder open, NewerFormat, StorageError; CorruptFile
+        where nothing at all verifies.
+        """
+        return mend.repair(as_path(path), as_path(into), threads=as_threads(threads))
 
     def copy(self, path: str | os.PathLike[str]) -> None:
         """Make a durable folder at `path` that holds the live rows of this moment; reads and writes go on meanwhile.

@@ -188,6 +188,46 @@ class Journal:
             return [str(error)]
         return [str(line) for (line,) in found if line != "ok"]
 
+    def salvage(self, problems: list[str], after: int | None, last: int) -> list[bytes | None]:
+        """As `changes`, all that can be read; None where some are lost. after: None, last: 0 where they are not known."""
+        found: list[bytes | None] = []
+        parts: list[bytes] | None = []
+        expected = None if after is None else after + 1
+        for sequence, rest, content in self._sound_rows(problems, after or 0, last):
+            if expected not in (None, sequence):
+                found.append(None)
+                parts = None  # of a change whose beginning is lost
+            if parts is not None:
+                parts.append(content)
+            if rest == 0:
+                found += [b"".join(parts)] if parts else []
+                parts = []
+            expected = sequence + 1
+        if parts or (expected or 1) <= last:
+            found.append(None)
+        return found
+
+    def _sound_rows(self, problems: list[str], after: int, last: int) -> Iterator[tuple[int, int, bytes]]:
+        """Those with the right hash; around damaged pages row by row."""
+        while True:
+            try:
+                for row in self._rows(after):
+                    after = row[0]
+                    yield row
+                return
+            except CorruptFile as error:
+                problems.append(str(error))
+            after = self._next(after, last)
+            if not after:
+                return
+
+    def _next(self, after: int, last: int) -> int:
+        """The number of the row behind `after`, to be passed over; 0 where there is none to be found."""
+        with contextlib.suppress(sqlite3.Error):
+            (number,) = self._connection.execute("SELECT min(sequence) FROM journal WHERE sequence > ?", (after,)).fetchone()
+            return number if type(number) is int else 0
+        return after + 1 if after < last else 0
+
     # --- writing -------------------------------------------------------------------------------------------------
 
     def append(self, after: State, content: memoryview) -> None:

@@ -121,3 +121,22 @@ class VerifyReport:
     @property
     def ok(self) -> bool:
         return not self.problems
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What `repair` saved and what it could not.
+
+    rows: saved, each as it was; lost_rows: of the snapshot, and of the changes that could be read, that did not verify;
+    lost_changes: in the journal that could not be read, of unknown size. problems: one line for each. Where changes are lost,
+    rows that they deleted or replaced may be back.
+    """
+
+    rows: int
+    lost_rows: int
+    lost_changes: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems

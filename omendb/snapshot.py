@@ -261,10 +261,19 @@ class Snapshot:
 
         Raises CorruptFile, naming the first damaged block.
         """
+        for number in self.damaged():
+            raise CorruptFile(f"{self.path} is damaged: block {number} (from byte {number * BLOCK} of the data) has changed")
+
+    def damaged(self) -> Iterator[int]:
+        """The numbers of the blocks that do not have their hash."""
         for number, expected in enumerate(self._hashes.tolist()):
             begin = number * BLOCK
             if xxhash.xxh3_64_intdigest(self._content[begin : begin + BLOCK].data) != expected:
-                raise CorruptFile(f"{self.path} is damaged: block {number} (from byte {begin} of the data) has changed")
+                yield number
+
+    def place(self, array: NDArray[Any]) -> int:
+        """The byte of the content at which one of `arrays` begins."""
+        return int(array.__array_interface__["data"][0] - self._content.__array_interface__["data"][0])
 
 
 def _read_header(file: BinaryIO, size: int, path: Path) -> bytes:

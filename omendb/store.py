@@ -53,7 +53,7 @@ def is_folder(path: Path) -> bool:
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files of a folder; those that vanish meanwhile count nothing."""
     size = 0
-    for file in path.iterdir() if path.is_dir() else [path]:
+    for file in list(path.iterdir()) if path.is_dir() else [path]:
         with contextlib.suppress(FileNotFoundError):
             size += file.stat().st_size
     return size
@@ -126,15 +126,17 @@ def replayed(now: Generation, content: bytes, path: Path, threads: int) -> Gener
     file = Snapshot.parse(content, path)
     file.verify()
     try:
-        change = Change.restore(file.facts, file.arrays, now.metric)
-        _judge(change, now)
+        change = Change.restore(file.facts, file.arrays)
+        _judge(change, now, file.facts["metric"])
         return now.applied(change, threads=threads)
     except ValueError as error:
         raise CorruptFile(f"{path} is damaged: {error}") from error
 
 
-def _judge(change: Change, now: Generation) -> None:
+def _judge(change: Change, now: Generation, metric: str) -> None:
     """ValueError where a change cannot have been made for this generation."""
+    if metric != now.metric:
+        raise ValueError(f"a change for {metric} where the metric is {now.metric}")
     if now.id_kind not in (None, change.kind) or (change.verb == "upsert" and change.kind == "row"):
         raise ValueError(f"a change of {change.kind} ids where they are {now.id_kind}")
     rows = change.rows
@@ -263,7 +265,7 @@ class Writer:
 
     def append(self, change: Change, after: Generation) -> None:
         """Put a change into the journal; `after` is the generation with it. Raises StorageFull, StorageFailed, StorageError."""
-        now, content = self.read.state, snapshot.encoded(*change.state())
+        now, content = self.read.state, snapshot.encoded(*change.state(after.metric))
         state = State(now.snapshot, now.base, now.last + parts_of(len(content)))
         self._commit(Read(after, state, self.read.file), lambda: self._journal.append(state, content))
         self._size += len(content)
