@@ -21,6 +21,7 @@ PACKAGES = {"omendb": ROOT / "omendb", "omendb_kernels": ROOT / "kernels" / "ome
 FOLDERS = [*PACKAGES.values(), ROOT / "tests", ROOT / "bench", ROOT / "ci", ROOT / "tools"]
 HEAVY = {"numba", "llvmlite", "triton", "cupy", "cupyx", "torch"}
 HOMES = {"llvmlite": "numba", "cupyx": "cupy"}  # a library that belongs to another one's folder
+STANDS_ON = {"triton": "cupy"}  # a backend whose arrays, and what it leaves out, are another one's
 MAX_LINES = 400
 
 
@@ -130,9 +131,9 @@ def test_database_imports_only_the_top_level_of_the_kernels():
 
 def test_heavy_libraries_stay_in_the_folder_that_bears_their_name():
     def at_home(found: Import) -> bool:
-        home = HOMES.get(found.top, found.top)
+        home, parts = HOMES.get(found.top, found.top), found.file.with_suffix("").parts
         judge_of_arrays = found.file.name == "arrays.py" and found.in_function and found.top == "torch"
-        return home in found.file.with_suffix("").parts or judge_of_arrays
+        return home in parts or judge_of_arrays or home in {STANDS_ON[part] for part in parts if part in STANDS_ON}
 
     refuse([found for found in EVERY_IMPORT if found.top in HEAVY and not at_home(found)])
 
@@ -145,7 +146,7 @@ def test_backends_know_neither_each_other_nor_the_dispatcher():
     def crosses(found: Import) -> bool:
         here, there = backend_of(module_name(found.file)), backend_of(found.target)
         above = found.target in ("omendb_kernels", "omendb_kernels.dispatch")
-        return here is not None and (above or there not in (None, here))
+        return here is not None and (above or there not in (None, here, STANDS_ON.get(here)))
 
     refuse([found for found in IMPORTS["omendb_kernels"] if crosses(found)])
 

@@ -1,0 +1,10 @@
+"""Triton kernels on the cupy backend's arrays: products of tiles and gathers of rows are here, all else is that backend's.
+
+Importing it raises ImportError where nothing can be launched, with the reason (`omendb_kernels.list_backends`).
+"""
+
+from ..cupy import *  # noqa: F403  the ops that are not named below
+from ..cupy import __all__ as __all__
+from .nearest import nearest as nearest
+
+NAME = "triton"
