@@ -30,6 +30,7 @@ def _cache_of_kernels() -> Path:
 
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_of_kernels()))
+os.environ["OMENDB_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "omendb")  # not what this user has measured
 
 NUMBA_BLOCKED = os.environ.get("OMENDB_TEST_BLOCK_NUMBA") == "1"
 if NUMBA_BLOCKED:

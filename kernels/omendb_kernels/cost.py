@@ -1,7 +1,7 @@
 """What an op costs, in amounts of a few kinds of work, and in seconds on a backend whose rates are known. Pure.
 
 seconds = sum over kinds of amount / rate, and what has to be brought to a device. It is coarse on purpose: it only has to
-tell which of two backends is quicker, is fitted to what a machine does (calibrate.py) and corrected while it runs
+tell which of two backends is quicker, is fitted to what a machine does (calibration.py) and corrected while it runs
 (dispatch.py).
 """
 
@@ -14,10 +14,11 @@ from .contract import CODE_ALIGN
 
 QUERY_TILE = 64  # queries that share one reading of the codes
 FINISHED = 0.4  # of the rows that a scan or a search keeps, those that are looked at in float64
-# Counted on 200,000 SIFT descriptors (docs/kernels.md): rows a search scores for each place of its pool, and steps; leaves and
-# leaders that a row of a build is compared with, candidates of both of its prunings.
-SCORED, STEPS = 18.0, 0.55
+# Counted on 200,000 SIFT descriptors (docs/kernels.md): rows a search scores for each place of its pool; leaves and leaders
+# that a row of a build is compared with, candidates of both of its prunings; rows of a build for each call of an op.
+SCORED, ROWS_A_CALL = 18.0, 1_000.0
 LEAF_ROWS, LEADERS, PRUNED = 5_700.0, 1_770.0, 91.0
+LATENCY = 256.0  # of a row read at random, in bytes
 ENCODED = 4.0  # coding a value, in values of an exact distance
 
 
@@ -60,13 +61,13 @@ class Sizes(NamedTuple):
 
 
 class Amounts(NamedTuple):
-    """calls of a backend; steps of searches that a batch takes together; bytes of codes and of floats read in order, of rows
-    at random; operations of float32 products; values of exact float64 distances; operations of int8 products; scores looked at;
-    keys listed as among the nearest.
+    """calls of a backend; nodes that searches look at; bytes of codes and of floats read in order, and of rows read at random;
+    operations of float32 products; values of exact float64 distances; operations of int8 products; scores looked at; keys
+    listed as among the nearest.
     """
 
     calls: float = 1.0
-    steps: float = 0.0
+    walked: float = 0.0
     codes: float = 0.0
     streamed: float = 0.0
     gathered: float = 0.0
@@ -81,14 +82,13 @@ class Amounts(NamedTuple):
 
 
 KINDS = Amounts._fields
-PARALLEL = frozenset({"float32", "float64", "int8", "scores", "listed"})  # what grows with threads
-MEMORY = frozenset({"codes", "streamed", "gathered"})
-MEMORY_CORES = 4  # as many read as fast as all
+SERIAL = frozenset({"calls"})
+MEMORY_CORES = {"codes": 4, "streamed": 4, "gathered": 16}  # so many read as fast as all; the rest grows with threads
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What a backend does on a device. rates: of KINDS, a second, on a processor of one core; `calls` and `steps` a second too.
+    """What a backend does on a device. rates: of KINDS, a second, on a processor of one core.
 
     device: "cpu" or "gpu". transfer: bytes a second to and from the device, None where there is none. room: bytes it has
     free, None where that does not matter. threads: cores that a call may use. source: where the numbers are from.
@@ -105,9 +105,7 @@ class Profile:
     def rate(self, kind: str) -> float:
         """Of the threads together."""
         one: float = getattr(self.rates, kind)
-        if kind in PARALLEL:
-            return one * self.threads
-        return one * min(self.threads, MEMORY_CORES) if kind in MEMORY else one
+        return one if kind in SERIAL else one * min(self.threads, MEMORY_CORES.get(kind, self.threads))
 
     def with_threads(self, threads: int) -> Profile:
         """The same for calls of so many threads; a card does not change."""
@@ -126,7 +124,7 @@ def scan(m: float, n: float, code_dim: float, k: float) -> Amounts:
 
 def finish(m: float, candidates: float, d: float, item: float) -> Amounts:
     """`rerank` of so many candidates a query, all looked at."""
-    return Amounts(gathered=m * candidates * d * item, float64=m * candidates * d)
+    return Amounts(gathered=m * candidates * (d * item + LATENCY), float64=m * candidates * d)
 
 
 def coding(n: float, d: float, item: float) -> Amounts:
@@ -150,13 +148,13 @@ def amounts(sizes: Sizes) -> Amounts:
         prepared = coding(m if coded else m + n, d, item)
         return prepared + scan(m, n, sizes.code_dim, kept) + finish(m, FINISHED * kept, d, item)
     if op == "search_graph":
-        row, batches = sizes.code_dim + 32.0, -(-m // 1024)
-        walk = Amounts(steps=STEPS * width * batches, gathered=SCORED * width * m * row, scores=SCORED * width * m)
+        looked = SCORED * width * m
+        walk = Amounts(walked=looked, gathered=looked * (sizes.code_dim + 4 + LATENCY))
         return walk + coding(m, d, item) + finish(m, FINISHED * width, d, item)
     if op == "build_graph":
         compared = LEAF_ROWS + LEADERS
         made = Amounts(
-            calls=60.0, codes=20.0 * n * sizes.code_dim, gathered=PRUNED * n * (sizes.code_dim + 32.0),
+            calls=60.0 + n / ROWS_A_CALL, codes=20.0 * n * sizes.code_dim, gathered=PRUNED * n * (sizes.code_dim + 4 + LATENCY),
             int8=2.0 * n * sizes.code_dim * compared, scores=n * compared,
         )  # fmt: skip
         return made if coded else made + coding(n, d, item)

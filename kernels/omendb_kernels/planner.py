@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
-from . import calibrate, dispatch, machine
-from .adaptive import Corrections, carry_out
+from . import calibration, dispatch, machine
+from .choice import Corrections, carry_out
 from .contract import Backend
 from .cost import Profile, Sizes
 from .dispatch import DEVICES, chosen, device_wanted, first_of, load, say_once
@@ -82,7 +82,7 @@ class Planner:
         if way.method == "host":
             if holder is not None and devices:
                 self._count(sizes.op, ways, taken, holder, arrays)
-            else:  # nothing is counted, nothing can fail
+            elif ways[-1] in known.ways:  # nothing is counted, and no way was left
                 known.backend, known.assured = cast(Backend, load(way.backend)), ASSURED
         if plans is not None:
             wish = f"device={key[3]!r}" if key[3] else ""
@@ -122,7 +122,7 @@ class Planner:
         with self._proving:
             if name not in self._unproved:
                 return ""
-            reason = calibrate.disproof(found, first_of("cpu"))
+            reason = calibration.disproof(found, first_of("cpu"))
             if not reason:
                 self._unproved.discard(name)
             return reason
@@ -161,7 +161,7 @@ class Planner:
         for way in ways:
             if way.method != "upload" or way.seconds == NEVER:
                 continue
-            there = (way.seconds - way.bringing) * self.corrections.get((way.backend, op))
+            there = (way.seconds - way.bringing) * self.corrections.get((way.backend, op), 1.0)
             if self.residency.missed(holder, way.backend, taken - there, way.bringing):
                 if reason := self._reason_against(way.backend):
                     say_once(logging.WARNING, f"{way.backend} is not used: {reason}")
@@ -182,7 +182,7 @@ def under(found: Backend, call: Callable[[], T]) -> T:
 
 def machine_profiles() -> tuple[Profile, ...]:
     """Of the backends that are installed here: measured ones where `omendb calibrate` left some, else expectations."""
-    measured, isa, threads = calibrate.load(), machine.isa(), machine.as_threads()
+    measured, isa, threads = calibration.load(), machine.isa(), machine.as_threads()
     guesses = [of_processor(name, isa, threads) for name in DEVICES["cpu"] if name == "numpy" or machine.installed(name)]
     there = [name for name in DEVICES["gpu"] if machine.installed(name)] if machine.installed("cupy") else []
     cards = machine.gpus()[0] if there else []

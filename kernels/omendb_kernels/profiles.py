@@ -1,5 +1,5 @@
 """What backends are expected to do on a machine that nobody has measured: from the class of its processor, from what the
-driver tells of its card. `omendb calibrate` replaces it by what was measured (calibrate.py).
+driver tells of its card. `omendb calibrate` replaces it by what was measured (calibration.py).
 
 Processors: measured on one core of an EPYC of the Zen 5 generation (AVX-512 with VNNI), 2 cores of a virtual machine, medians
 of `omendb calibrate`; other classes by the width of their vectors, which is an assumption. Cards: peaks by their clocks, times
@@ -14,8 +14,8 @@ from .cost import Amounts, Profile
 from .machine import Gpu
 
 # One core of the class AVX512_ICL: see KINDS in cost.py for the units.
-NUMBA = Amounts(1e5, 1e6, 3e10, 1.5e10, 2.5e10, 9e10, 5e9, 2.5e11, 1e10, 2.5e6)
-NUMPY = Amounts(2.5e4, 1e6, 8e9, 5e9, 1e9, 9e10, 6e8, 1e11, 4e7, 4e5)
+NUMBA = Amounts(1.2e5, 5e8, 3e10, 1.4e10, 1.2e10, 8e10, 6e9, 4e11, 1e10, 2.5e6)
+NUMPY = Amounts(2.7e4, 1.7e7, 8e9, 7e9, 6e8, 8e10, 6e8, 1e11, 3.5e7, 4e6)
 MEASURED = "one core of a Zen 5 EPYC, measured 2026-11"
 
 # What a class does of that: floats, codes. Without an integer dot product a pair of bytes takes three instructions.
@@ -34,7 +34,7 @@ TENSOR = {75: 2048, 80: 4096, 86: 2048, 89: 2048, 90: 8192, 100: 16384, 120: 204
 DOUBLE = {75: 2, 80: 32, 86: 2, 89: 2, 90: 64, 100: 64, 120: 2}
 HALF_WIDE = (75, 80)  # 64 cores a multiprocessor; others have 128
 SHARES = {"stream": 0.72, "gather": 0.4, "float32": 0.75, "float64": 0.5, "int8": 0.4, "issue": 0.5}
-PER_SCORE, PER_LISTED = 3.0, 25 * 32 * 25.0  # instructions of a lane: nearest.cu
+PER_SCORE, PER_LISTED, PER_WALKED = 3.0, 25 * 32 * 25.0, 560.0  # instructions of a lane: nearest.cu, beam.cu
 CALL = 150e-6  # seconds: some five launches, and the host code of an op in Python; an assumption
 PCIE = 10e9  # bytes a second from memory that is not pinned; an assumption
 
@@ -63,7 +63,7 @@ def of_card(backend: str, card: Gpu) -> Profile:
     issued = 128 * cycles * SHARES["issue"]
     rates = Amounts(
         calls=1 / CALL,
-        steps=1e9,  # in the kernel
+        walked=issued / PER_WALKED,
         codes=memory * SHARES["stream"],
         streamed=memory * SHARES["stream"],
         gathered=memory * SHARES["gather"],

@@ -43,7 +43,7 @@ def hold(holder: Any, arrays: tuple[Any, ...]) -> None:
 
 def release() -> int:
     """Hold nothing any more. How many bytes that were."""
-    freed = sum(copy.device.nbytes for copy in tuple(_copies.values()))
+    freed = sum(copy.host.nbytes for copy in tuple(_copies.values()))
     _copies.clear()
     cupy.get_default_memory_pool().free_all_blocks()
     return freed

@@ -1,4 +1,4 @@
-"""adaptive: one signature, several implementations, the quickest for the call at hand.
+"""choice: `adaptive`, one signature, several implementations, the quickest for the call at hand.
 
     @adaptive
     def total(values):                        # judges what comes in; what it returns, a tuple, every implementation gets
@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -42,27 +42,15 @@ BRIEF = 20e-6  # seconds: below, a clock tells more of itself than of the call
 Unable = OutOfDeviceMemory  # what makes a call go on with the next way; any other error is the caller's
 
 
-class Corrections(Mapping[tuple[str, str], float]):
-    """By (implementation, op): what calls took over what was predicted, a running mean, clipped. 1 where nothing is known.
+class Corrections(dict[tuple[str, str], float]):
+    """By (implementation, op): what calls took over what was predicted, a running mean, clipped; what is not there is 1.
 
     The first call of each tells nothing: it compiles, loads and wakes.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], float] = {}
+        super().__init__()
         self._awake: set[tuple[str, str]] = set()
-
-    def __getitem__(self, key: tuple[str, str]) -> float:
-        return self._known.get(key, 1.0)
-
-    def get(self, key: tuple[str, str], default: float = 1.0) -> float:  # type: ignore[override]
-        return self._known.get(key, default)
-
-    def __iter__(self) -> Any:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
 
     def learn(self, key: tuple[str, str], predicted: float, measured: float) -> None:
         """A call took `measured` seconds where `predicted` were expected, without any correction."""
@@ -70,7 +58,7 @@ class Corrections(Mapping[tuple[str, str], float]):
             self._awake.add(key)
         elif 0 < predicted < NEVER and (predicted >= BRIEF or measured >= BRIEF):
             ratio = min(max(measured / predicted, LEAST), MOST)
-            self._known[key] = (1 - WEIGHT) * self._known.get(key, 1.0) + WEIGHT * ratio
+            self[key] = (1 - WEIGHT) * self.get(key, 1.0) + WEIGHT * ratio
 
 
 def carry_out(

@@ -18,18 +18,19 @@ from typing import Any
 
 import numpy as np
 import platformdirs
-from numpy.typing import NDArray
 
-from . import machine
+from . import dispatch, machine
 from .arrays import Rows
 from .contract import Backend, CodeRows
-from .cost import KINDS, SCORED, STEPS, Amounts, Profile, coding, finish, scan
+from .cost import KINDS, LATENCY, SCORED, Amounts, Profile, coding, finish, scan
+from .graph import DEFAULT, Graph, build
 from .metrics import METRICS
+from .points import PointSet
 
 log = logging.getLogger("omendb")
 
 VERSION = 1  # of the file; another one is ignored
-ROWS, DIM, QUERIES = 20_000, 128, 256
+NODES, ROWS, MANY, DIM, QUERIES = 4096, 20_000, 400_000, 128, 256
 LONG_ENOUGH, MOST = 0.06, 5  # seconds of a call's repetitions, and how many
 FASTEST = 1e18  # a rate that no time depended on
 ROUNDS = 4000  # of coordinate descent: a dozen numbers, far more than they need
@@ -57,7 +58,7 @@ def load() -> dict[str, Profile]:
     path = folder() / "profiles.json"
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return {name: _profile(name, entry) for name, entry in told[key()].items()} if key() in told else {}
+        return {name: _profile(name, entry) for name, entry in told.get(key(), {}).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -89,10 +90,32 @@ def save(profiles: dict[str, Profile]) -> Path:
     return path
 
 
-def measure(ops: Backend, graph: tuple[NDArray[np.int32], NDArray[np.int32]], device: str) -> Profile:
-    """The profile of a backend: one thread on a processor. graph: neighbours and router of `sample_rows`' first rows."""
-    times = [(work, _seconds(call)) for work, call in _calls(ops, graph)]
-    rates = rates_of(times)
+def calibrate(report: Callable[[str], None] = lambda line: None) -> dict[str, Profile]:
+    """Measures every backend that can be used here and leaves the profiles for later processes; about ten seconds.
+
+    report: is told what is done. A device that fails the comparison of bits is not measured, and so never chosen by a plan
+    until it passes.
+    """
+    host = dispatch.first_of("cpu")
+    graph, _ = build(PointSet.encode(sample(NODES)[0], "l2"), 0.9, DEFAULT, threads=1)
+    found: dict[str, Profile] = {}
+    for device, names in dispatch.DEVICES.items():
+        for name in names:
+            ops = dispatch.load(name)
+            if isinstance(ops, str):
+                report(f"{name}: not measured: {ops}")
+            elif device == "gpu" and (reason := disproof(ops, host)):
+                report(f"{name}: not measured: {reason}")
+            else:
+                found[name] = measure(ops, graph, device)
+                report(f"{name}: measured")
+    report(f"written to {save(found)}")
+    return found
+
+
+def measure(ops: Backend, graph: Graph, device: str) -> Profile:
+    """The profile of a backend: one thread on a processor. graph: of the first rows of `sample`."""
+    rates = rates_of([(work, _seconds(call)) for work, call in _calls(ops, graph)])
     transfer = _transfer(ops) if device == "gpu" else None
     return Profile(ops.NAME, device, rates, f"measured {time.strftime('%Y-%m-%d')}", transfer)
 
@@ -108,7 +131,7 @@ def rates_of(times: list[tuple[Amounts, float]]) -> Amounts:
         for j in np.flatnonzero(used):
             found[j] = max(0.0, found[j] + (wanted[j] - gram[j] @ found) / gram[j, j])
     unit = found / scale
-    return Amounts(*(float(1 / max(one, 1 / FASTEST)) for one in unit))
+    return Amounts(*(float(1 / one) if one > 1 / FASTEST else FASTEST for one in unit))
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -131,20 +154,21 @@ def sample(rows: int = ROWS, dim: int = DIM) -> tuple[Rows, CodeRows]:
     return Rows(codes.astype(np.float32), "float32"), CodeRows(codes, norms)
 
 
-def _calls(ops: Backend, graph: tuple[NDArray[np.int32], NDArray[np.int32]]) -> list[Call]:
+def _calls(ops: Backend, graph: Graph) -> list[Call]:
     """Calls that differ in what they do most of."""
     rows, codes = sample()
     n, d, m = ROWS, DIM, QUERIES
     queries, some = codes.take(slice(0, m)), rows[:m]
     narrow = CodeRows(np.ascontiguousarray(codes.codes[:, :32]), codes.norms)
-    neighbours, router = graph
-    nodes = codes.take(slice(0, len(neighbours)))
-    entries = np.full((m, 1), router[0], np.int32)
-    picked = (np.arange(m)[:, None] * 7919 + np.arange(64) * 104_729) % n
-    lines = picked.astype(np.int32)
+    neighbours, nodes = graph.neighbours, codes.take(slice(0, graph.rows))
+    entries = np.full((m, 1), graph.router[0], np.int32)
     offset, scale, l2 = np.zeros(d, np.float32), np.ones(1), METRICS["l2"].code
     beam = 32
-    walk = Amounts(steps=STEPS * beam, gathered=SCORED * beam * m * (d + 32.0), scores=SCORED * beam * m)
+    looked = SCORED * beam * m
+    walk = Amounts(walked=looked, gathered=looked * (d + 4 + LATENCY))
+    many_rows, many = sample(MANY)  # more than caches hold
+    far = (np.arange(m * 64, dtype=np.int64).reshape(m, 64) * 104_729 % MANY).astype(np.int32)
+    scattered = Amounts(gathered=m * 64 * (d + 4 + LATENCY))
     one, short, fewest = queries.take(slice(0, 1)), narrow.take(slice(0, m)), codes.take(slice(0, 64))
     return [
         (scan(1, 64, d, 1), lambda: ops.nearest(one, fewest, 1, None, threads=1)),
@@ -155,8 +179,9 @@ def _calls(ops: Backend, graph: tuple[NDArray[np.int32], NDArray[np.int32]]) -> 
         (_matrix(m, 4096, d, "float32"), lambda: ops.pairwise(some, rows[:4096], l2, "float32", threads=1)),
         (_matrix(16, n, d, "float32"), lambda: ops.pairwise(rows[:16], rows, l2, "float32", threads=1)),
         (_matrix(16, 4096, d, "exact"), lambda: ops.pairwise(rows[:16], rows[:4096], l2, "exact", threads=1)),
-        (finish(m, 64, d, 4), lambda: ops.rerank(some, rows, lines, 10, l2, lengths=None, lower=None, threads=1)),
+        (finish(m, 64, d, 4), lambda: ops.rerank(some, many_rows, far, 10, l2, lengths=None, lower=None, threads=1)),
         (coding(n, d, 4), lambda: ops.encode(rows, None, offset, None, scale, threads=1)),
+        (scattered, lambda: ops.score(many, far[:, 0], far, 24, threads=1)),
         (walk, lambda: ops.beam(queries, nodes, neighbours, entries, beam, 2, threads=1)),
     ]  # fmt: skip
 
