@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from omendb_kernels import as_numpy
+
 from .errors import DuplicateId, InvalidIds, InvalidMetadata, InvalidParameter
 from .ids import IdKind, Key, Keys, as_list
 
@@ -20,6 +22,7 @@ _WANTED: dict[IdKind | None, str] = {
     "int": "an integer >= 0",
     "str": "a non-empty str",
 }
+ARRAYS = ("__array__", "__dlpack__", "__cuda_array_interface__")  # by which arrays are known
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -43,8 +46,8 @@ def as_ids(ids: Any, n: int, kind: IdKind | None) -> tuple[IdKind, Keys | None]:
 
 def as_keys(ids: Any, kind: IdKind | None, name: str = "ids") -> Keys:
     """Judge a one-dimensional array, list, tuple or range of ids; they must be of one kind. Raises InvalidIds."""
-    if hasattr(ids, "__array__") and not isinstance(ids, np.generic):
-        array = np.asarray(ids)
+    array = as_array(ids, name)
+    if isinstance(array, np.ndarray):
         if array.ndim != 1:
             raise InvalidIds(name, f"an array of shape {array.shape}", "one axis")
         if array.dtype.kind in "iu" and kind != "str" and array.size and 0 <= array.min() <= array.max() < 2**63:
@@ -57,6 +60,12 @@ def as_keys(ids: Any, kind: IdKind | None, name: str = "ids") -> Keys:
         keys.append(as_key(value, kind, f"{name}[{i}]"))
         kind = kind or ("str" if isinstance(value, str) else "int")  # the first id decides for the others
     return [str(key) for key in keys] if kind == "str" else np.array(keys, np.int64)
+
+
+def as_array(x: Any, name: str) -> Any:
+    """An array of any library, on any device, as NumPy's; anything else as it is. Raises WrongDtype."""
+    foreign = not isinstance(x, np.generic) and any(hasattr(x, way) for way in ARRAYS)
+    return as_numpy(x, name) if foreign else x
 
 
 def as_key(value: Any, kind: IdKind | None, name: str = "id") -> Key:

@@ -33,7 +33,7 @@ from omendb_kernels import (
     search_graph,
 )
 
-from .arrays import as_ids, as_keys, as_metadata
+from .arrays import as_array, as_ids, as_keys, as_metadata
 from .changes import Change
 from .columns import Texts
 from .errors import CorruptFile, DuplicateId, InvalidIds, OmenError, UnknownId
@@ -163,6 +163,7 @@ class Generation:
         """bool (rows,): the live rows that a mask or ids allow; None for every row."""
         if mask is None:
             return self.live
+        mask = as_array(mask, "mask")
         try:
             flags = np.asarray(mask).dtype == np.bool_
         except ValueError:  # ragged, which as_keys says better

@@ -34,6 +34,7 @@ from .errors import (
 )
 from .exact import Proof
 from .graph import MAX_BEAM, BuildFacts, Graph, GraphSearch
+from .guests import as_numpy
 from .machine import as_threads, facts
 from .metrics import METRICS, Metric
 from .ops import (
@@ -74,6 +75,7 @@ __all__ = [
     "as_count",
     "as_k",
     "as_mask",
+    "as_numpy",
     "as_queries",
     "as_recall",
     "as_threads",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import guests
 from .errors import InvalidParameter, NotFinite, ValueTooLarge, WrongDtype, WrongShape, ZeroVector
 from .metrics import metric_named
 
@@ -22,12 +23,15 @@ MAX_DIM = 16_384  # the largest code distance, 255^2 * d, stays inside int32
 MAX_SQUARED_LENGTH = 2.0**125  # (|q| + |x|)^2 <= 2^127: every distance stays inside float32
 CACHE_LINE = 64  # bytes
 _PLAIN = {np.dtype(kind): kind for kind in VECTOR_KINDS if kind != "bfloat16"}  # arrays that are taken as they are
-_BLOCK_VALUES = 1 << 20  # values widened at a time while checking
+_BLOCK_VALUES = (1 << 20, 1 << 24)  # values widened at a time while checking, on the host and on a device
 
 
 @dataclass(frozen=True)
 class Rows:
-    """n vectors of one kind: `data` is (n, d), C-contiguous; bfloat16 is held as its uint16 bit patterns."""
+    """n vectors of one kind: `data` is (n, d), C-contiguous; bfloat16 is held as its uint16 bit patterns.
+
+    `data` may be a cupy array where a backend computes on its device.
+    """
 
     data: NDArray[Any]
     kind: str
@@ -83,15 +87,17 @@ def storage_dtype(kind: str) -> np.dtype[Any]:
     return np.dtype(np.uint16 if kind == "bfloat16" else kind)
 
 
-def as_vectors(x: Any, *, name: str = "vectors", metric: str, dim: int | None = None, dtype: str | None = None) -> Rows:
-    """Judge (n, d) vectors: an array, a CPU tensor, or nested lists of numbers.
+def as_vectors(
+    x: Any, *, name: str = "vectors", metric: str, dim: int | None = None, dtype: str | None = None, stay: bool = False
+) -> Rows:
+    """Judge (n, d) vectors: an array or tensor of any library (guests.py), or nested lists of numbers.
 
-    dim: the dimension they must have; dtype: the kind they must fit into without loss.
+    dim: the dimension they must have; dtype: the kind they must fit into without loss; stay: what lies on a device stays.
     Raises WrongShape, WrongDtype, NotFinite, ValueTooLarge, ZeroVector (cosine only), UnknownMetric.
     Copies only where kind or layout must change. One pass over the data.
     """
     normalise = metric_named(metric).normalise
-    rows = _to_kind(_as_rows(x, name), dtype, name)
+    rows = _to_kind(_as_rows(x, name, stay), dtype, name)
     if rows.data.ndim != 2:
         raise WrongShape(name, f"an array of shape {rows.data.shape}", "two axes: (rows, dimensions)")
     if dim is not None and rows.dim != dim:
@@ -103,14 +109,14 @@ def as_vectors(x: Any, *, name: str = "vectors", metric: str, dim: int | None = 
     return rows
 
 
-def as_queries(x: Any, *, metric: str, dim: int, name: str = "queries") -> tuple[Rows, bool]:
-    """Judge queries of shape (m, d) or (d,); the flag says that one 1-D query came. Errors as for `as_vectors`.
+def as_queries(x: Any, *, metric: str, dim: int, name: str = "queries", stay: bool = False) -> tuple[Rows, bool]:
+    """Judge queries of shape (m, d) or (d,); the flag says that one 1-D query came. `stay` and errors as for `as_vectors`.
 
     Rows of this dimension were judged before and pass.
     """
     if isinstance(x, Rows) and x.dim == dim:
         return x, False
-    rows = _as_rows(x, name)
+    rows = _as_rows(x, name, stay)
     single = rows.data.ndim == 1
     if rows.data.ndim not in (1, 2):
         raise WrongShape(name, f"an array of shape {rows.data.shape}", f"shape ({dim},) or (m, {dim})")
@@ -128,7 +134,7 @@ def as_mask(mask: Any, n: int, name: str = "mask") -> NDArray[np.bool_] | None:
     """Judge a boolean mask of allowed rows, shape (n,); None passes through. Raises WrongDtype, WrongShape."""
     if mask is None:
         return None
-    array = np.asarray(mask)
+    array = guests.as_numpy(mask, name)
     if array.dtype != np.bool_:
         raise WrongDtype(name, f"an array of {array.dtype}", "an array of bool")
     if array.shape != (n,):
@@ -159,19 +165,13 @@ def as_k(k: Any, name: str = "k") -> int:
     return as_count(k, name)
 
 
-def _as_rows(x: Any, name: str) -> Rows:
+def _as_rows(x: Any, name: str, stay: bool) -> Rows:
     """`x` as an array of one of VECTOR_KINDS, of any shape; values are not looked at."""
     if type(x) is np.ndarray and (plain := _PLAIN.get(x.dtype)):
         return Rows(x, plain)
-    tensor = _from_torch(x, name)
-    if tensor is not None:
-        return tensor
-    try:
-        array = np.asarray(x)
-    except ValueError as error:
-        raise WrongShape(name, "rows of unequal length", "rows of one length") from error
-    kind = array.dtype.name
-    if kind == "bfloat16":  # ml_dtypes
+    array, bits = guests.read(x, name, stay)
+    kind = bits or array.dtype.name
+    if kind == "bfloat16":  # a guest's bits, or ml_dtypes
         return Rows(array.view(np.uint16), kind)
     if kind in VECTOR_KINDS:
         return Rows(array.astype(array.dtype.newbyteorder("="), copy=False), kind)
@@ -187,33 +187,21 @@ def _as_rows(x: Any, name: str) -> Rows:
     raise WrongDtype(name, f"an array of {array.dtype}", wanted)
 
 
-def _from_torch(x: Any, name: str) -> Rows | None:
-    """A CPU torch tensor without a copy (its bfloat16 has no NumPy dtype); None for anything else."""
-    if not type(x).__module__.startswith("torch"):
-        return None
-    tensor = x.detach()
-    if tensor.device.type != "cpu":
-        raise WrongDtype(name, f"a tensor on {tensor.device}", "a tensor on the CPU")
-    if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
-        raise WrongDtype(name, f"a tensor of layout {tensor.layout}, {tensor.dtype}", "a dense tensor")
-    if str(tensor.dtype) == "torch.bfloat16":
-        torch = importlib.import_module("torch")
-        return Rows(tensor.view(torch.int16).numpy().view(np.uint16), "bfloat16")
-    return _as_rows(tensor.resolve_conj().resolve_neg().numpy(), name)
-
-
 def _in_order(data: NDArray[Any], kind: str) -> Rows:
     """Rows that kernels can read: C-contiguous and aligned."""
+    if not guests.on_host(data):
+        return Rows(guests.namespace(data).ascontiguousarray(data), kind)
     flags = data.flags
     return Rows(data if flags.c_contiguous and flags.aligned else np.require(data, requirements=("C", "A")), kind)
 
 
 def _round_to_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
+    xp = guests.namespace(array)
     with np.errstate(over="ignore"):
         rounded: NDArray[np.float32] = array.astype(np.float32)
-    overflowed = np.isinf(rounded) & np.isfinite(array)
+    overflowed = xp.isinf(rounded) & xp.isfinite(array)
     if overflowed.any():
-        where = int(np.argwhere(np.atleast_1d(overflowed))[0][0])
+        where = int(xp.argwhere(xp.atleast_1d(overflowed))[0][0])
         raise ValueTooLarge(name, f"a value beyond float32 in row {where}", "values that float32 can hold")
     return rounded
 
@@ -236,17 +224,18 @@ def _check_values(rows: Rows, name: str, normalise: bool) -> None:
     """Refuse NaN, infinity, rows too long for float32 distances and, for cosine, rows of length zero."""
     if rows.integer and not normalise:
         return
-    if len(rows) == 1:  # a single query: its square alone tells that all is well
+    here = guests.on_host(rows.data)
+    if len(rows) == 1 and here:  # a single query: its square alone tells that all is well
         values = rows.float32()[0].astype(np.float64)
         if 0 < float(values @ values) <= MAX_SQUARED_LENGTH:
             return
-    step = max(1, _BLOCK_VALUES // rows.dim)
+    step, xp = max(1, _BLOCK_VALUES[not here] // rows.dim), guests.namespace(rows.data)
     for start in range(0, len(rows), step):
         block = rows[start : start + step].float32().astype(np.float64)
-        squared = np.einsum("ij,ij->i", block, block)
+        squared = xp.einsum("ij,ij->i", block, block)
         if math.isfinite(squared.sum()) and squared.max() <= MAX_SQUARED_LENGTH and not (normalise and not squared.all()):
             continue
-        _name_bad_row(block, squared, start, name, normalise)
+        _name_bad_row(guests.fetched(block), guests.fetched(squared), start, name, normalise)
 
 
 def _name_bad_row(block: NDArray[np.float64], squared: NDArray[np.float64], start: int, name: str, normalise: bool) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from .arrays import Rows
 from .contract import CODE_ALIGN, CodeRows, Float32s, Float64s, Int8s
+from .guests import picked
 from .metrics import METRICS
 
 SEED = 0x6F6D656E  # "omen"
@@ -137,7 +138,7 @@ def fit(rows: Rows, metric: str, lengths: Float64s | None, max_length: float) ->
     if lossless is not None:
         return lossless
     chosen = sample_rows(len(rows), SAMPLE_ROWS)
-    sample = rows[chosen].float32().astype(np.float64)
+    sample = Rows(picked(rows.data, chosen), rows.kind).float32().astype(np.float64)
     if traits.normalise:
         assert lengths is not None
         sample /= lengths[chosen, None]

@@ -1,16 +1,25 @@
-"""The public ops on arrays: they judge what comes in, then call a backend. Usable without the database."""
+"""The public ops on arrays: they judge what comes in, then call a backend. Usable without the database.
+
+Arrays may be of any library (guests.py). An op computes where the first of queries and points lies that is on a CUDA device,
+and answers in the library of its queries, on their device.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import exact as exact_search
+from . import guests
 from .arrays import Rows, as_count, as_k, as_mask, as_queries, as_recall
 from .contract import Float32s, Int32s, Int64s
-from .dispatch import backend
+from .dispatch import backend, beside_the_data
 from .errors import InvalidParameter, WrongDtype, WrongShape
 from .exact import Proof
 from .graph import DEFAULT, BuildFacts, Graph, GraphSearch, build, consolidate, insert_due
@@ -24,17 +33,64 @@ from .points import PointSet, as_points
 PRECISIONS = ("float32", "exact")
 FEW_QUERIES = 3  # for fewer, coding all rows first costs more than scanning them in float64
 DIRECT_VALUES = 1 << 18  # below this many products a direct loop beats the set-up of a matrix product
+HOSTED = frozenset({np.ndarray, Rows, PointSet, list})  # what nobody needs to ask where it lies
+
+Op = TypeVar("Op", bound=Callable[..., Any])
 
 
-def pairwise(
-    queries: Any, points: Any, metric: str = "l2", *, precision: str = "float32", threads: int | None = None
-) -> Float32s:
+def _for_guests(op: Op) -> Op:
+    """The op, computed where its arrays lie and answered in the kind of its queries."""
+    names = list(inspect.signature(op).parameters)
+    places = [(name, names.index(name)) for name in ("queries", "points")]
+
+    @functools.wraps(op)
+    def served(*args: Any, **kwargs: Any) -> Any:
+        queries, points = (args[at] if at < len(args) else kwargs.get(name) for name, at in places)
+        if type(queries) in HOSTED and type(points) in HOSTED:
+            return op(*args, **kwargs)
+        if guests.traced(queries):
+            return _operator(op.__name__)(*args, **kwargs)
+        with _where_they_lie(queries, points):
+            return guests.given(op(*args, **kwargs), queries)
+
+    return served  # type: ignore[return-value]
+
+
+def _operator(name: str) -> Any:
+    """The op as torch.compile can keep it in its graph."""
+    from . import torch
+
+    return getattr(torch.omendb, name)
+
+
+@contextmanager
+def _where_they_lie(*arrays: Any) -> Iterator[None]:
+    """A backend of the device in force where one of the arrays lies there, on the stream of whoever brought it."""
+    first = next((array for array in arrays if guests.on_cuda(array)), None)
+    if first is None:
+        yield
+        return
+    with beside_the_data() as there:
+        if not there:
+            yield
+            return
+        with guests.visiting(first):
+            yield
+
+
+def _stays() -> bool:
+    """Whether what lies on a device need not leave it."""
+    return hasattr(backend(), "resident")
+
+
+@_for_guests
+def pairwise(queries: Any, points: Any, metric: str = "l2", *, precision: str = "float32", threads: int | None = None) -> Any:
     """The batched distance matrix, float32 (m, n), of queries (m, d) and points (n, d); smaller is nearer.
 
     l2 is squared, cosine is 1 - cos, ip is the negated dot product. precision "float32" (default): one matrix product on
     centred rows, error bound in gemm.py, bits differ between machines. "exact": float64 in a stated order, rounded once, the
-    same bits on every backend and machine. Raises what `as_vectors` and `as_queries` raise, InvalidParameter.
-    Cost: 2 m n d operations, 4 m n bytes.
+    same bits on every backend and machine. Raises what `as_vectors` and `as_queries` raise, InvalidParameter; WrongDtype for a
+    tensor that requires a gradient, which no distance carries. Cost: 2 m n d operations, 4 m n bytes.
     """
     rows, found = _points_and_queries(points, queries, metric)
     if precision not in PRECISIONS:
@@ -43,7 +99,8 @@ def pairwise(
     return out
 
 
-def compute_distances(queries: Any, points: Any, metric: str = "l2", *, threads: int | None = None) -> Float32s:
+@_for_guests
+def compute_distances(queries: Any, points: Any, metric: str = "l2", *, threads: int | None = None) -> Any:
     """`pairwise`, by the cheaper method for the sizes at hand: a direct exact loop for small ones, a matrix product above.
 
     Shapes and errors as for `pairwise`; accurate to its "float32" bound.
@@ -55,6 +112,7 @@ def compute_distances(queries: Any, points: Any, metric: str = "l2", *, threads:
     return out
 
 
+@_for_guests
 def knn(
     queries: Any,
     points: Any,
@@ -64,19 +122,20 @@ def knn(
     mask: Any = None,
     exact: bool = True,
     threads: int | None = None,
-) -> tuple[Float32s, Int64s]:
+) -> tuple[Any, Any]:
     """The k nearest points of each query: distances float32 (m, k) and row numbers int64 (m, k), ordered by (distance, id).
 
     points: (n, d) rows or a `PointSet` (made once, searched often). metric: "l2" (default for rows), "cosine", "ip"; a
     PointSet knows its own. mask: bool (n,), the rows allowed. Fewer than k allowed rows: padded with inf and -1.
     exact=True (default): certified, the true neighbours, the same bits on every backend and for any `threads`;
     exact=False: one scan of the codes and a re-ranking, not proved. Never materialises m x n. Raises what `as_vectors`,
-    `as_queries`, `as_mask` raise, InvalidParameter. Cost: m n d int8 products, and for rows that are not a PointSet their
-    coding.
+    `as_queries`, `as_mask` raise, InvalidParameter. No gradient is followed. Cost: m n d int8 products, and for rows that are
+    not a PointSet their coding.
     """
-    return knn_certified(queries, points, k, metric, mask=mask, exact=exact, threads=threads)[:2]
+    return _knn(queries, points, k, metric, mask, exact, threads)[:2]
 
 
+@_for_guests
 def knn_certified(
     queries: Any,
     points: Any,
@@ -86,14 +145,22 @@ def knn_certified(
     mask: Any = None,
     exact: bool = True,
     threads: int | None = None,
-) -> tuple[Float32s, Int64s, Proof]:
+) -> tuple[Any, Any, Proof]:
     """`knn` with the `Proof`: how many answers the first scan proved and how many rows had to be finished in float64."""
+    return _knn(queries, points, k, metric, mask, exact, threads)
+
+
+def _knn(
+    queries: Any, points: Any, k: int, metric: str | None, mask: Any, exact: bool, threads: int | None
+) -> tuple[Float32s, Int64s, Proof]:
     k, workers = as_k(k), as_threads(threads)
-    base = as_points(points, metric)
+    base = points if isinstance(points, PointSet) and metric is None else as_points(points, metric, stay=_stays())
     name = base.metric if isinstance(base, PointSet) else "l2" if metric is None else metric
     found, _ = as_queries(queries, metric=name, dim=base.dim)
     allowed = as_mask(mask, len(base))
     if isinstance(base, Rows):
+        if not guests.on_host(base.data):
+            workers = 1  # other threads are not on the caller's stream
         if len(base) == 0 or (len(found) < FEW_QUERIES and exact):
             return _scanned(base, found, k, name, allowed, workers)
         base = PointSet.view(base, name, threads=workers)
@@ -161,6 +228,7 @@ def _points_of(graph: Graph, points: PointSet) -> PointSet:
     return points
 
 
+@_for_guests
 def search_graph(
     graph: Graph,
     points: PointSet,
@@ -170,7 +238,7 @@ def search_graph(
     beam: int | None = None,
     mask: Any = None,
     threads: int | None = None,
-) -> tuple[Float32s, Int64s, GraphSearch]:
+) -> tuple[Any, Any, GraphSearch]:
     """The k nearest rows that a search of the graph finds: distances float32 (m, k), ids int64 (m, k) by (distance, id).
 
     points: the PointSet of the graph, or a later generation of it: rows that the graph does not know yet are scanned. beam:
@@ -185,39 +253,42 @@ def search_graph(
     return search_lists(graph, points, found, k, as_mask(mask, len(points)), places, threads=workers)
 
 
+@_for_guests
 def rerank(
     queries: Any, points: Any, candidates: Any, k: int = 10, metric: str | None = None, *, threads: int | None = None
-) -> tuple[Float32s, Int64s]:
+) -> tuple[Any, Any]:
     """The k nearest of each query's candidates: distances float32 (m, k) and ids int64 (m, k), ordered by (distance, id).
 
     points: rows (n, d) or a `PointSet`. candidates: integers (m, c), row numbers, -1 for none; a row named twice counts once.
     Missing places hold inf and -1. Distances are those of `pairwise(precision="exact")`, bit for bit.
     Raises WrongShape, WrongDtype, InvalidParameter and what `as_vectors` and `as_queries` raise. Cost: m c d float64 products.
     """
-    k, workers = as_k(k), as_threads(threads)
-    base = as_points(points, metric)
+    k, workers, stay = as_k(k), as_threads(threads), _stays()
+    base = as_points(points, metric, stay=stay)
     name = base.metric if isinstance(base, PointSet) else "l2" if metric is None else metric
     rows, lengths = (base.vectors, base.lengths) if isinstance(base, PointSet) else (base, None)
-    found, _ = as_queries(queries, metric=name, dim=rows.dim)
-    chosen = _as_candidates(candidates, len(found), len(rows))
+    found, _ = as_queries(queries, metric=name, dim=rows.dim, stay=stay)
+    chosen = _as_candidates(candidates, len(found), len(rows), stay)
     return backend().rerank(found, rows, chosen, k, METRICS[name].code, lengths=lengths, lower=None, threads=workers)
 
 
-def _as_candidates(candidates: Any, m: int, n: int) -> Int32s:
+def _as_candidates(candidates: Any, m: int, n: int, stay: bool) -> Int32s:
     """int32 (m, c), each line without repeats."""
-    array = np.asarray(candidates)
+    array = guests.plain(candidates, "candidates", stay)
     if array.dtype.kind not in "iu":
         raise WrongDtype("candidates", f"an array of {array.dtype}", "an array of integers")
     if array.ndim != 2 or len(array) != m:
         raise WrongShape("candidates", f"shape {array.shape}", f"shape ({m}, c), one line per query")
     if array.size and not (int(array.min()) >= -1 and int(array.max()) < n):
         raise InvalidParameter("candidates", f"values from {array.min()} to {array.max()}", f"rows from 0 to {n - 1}, or -1")
-    lines: Int32s = np.sort(array.astype(np.int32), axis=1)
+    lines: Int32s = guests.namespace(array).sort(array.astype(np.int32), axis=1)
     lines[:, 1:][lines[:, 1:] == lines[:, :-1]] = -1
     return lines
 
 
 def _points_and_queries(points: Any, queries: Any, metric: str) -> tuple[Rows, Rows]:
-    base = as_points(points, metric)
+    for array, name in ((queries, "queries"), (points, "points")):
+        guests.refuse_gradient(array, name)
+    base = as_points(points, metric, stay=_stays())
     rows = base.vectors if isinstance(base, PointSet) else base
-    return rows, as_queries(queries, metric=metric, dim=rows.dim)[0]
+    return rows, as_queries(queries, metric=metric, dim=rows.dim, stay=_stays())[0]

@@ -21,6 +21,7 @@ from .codec import Codec, QueryCodes
 from .contract import CodeRows, Float32s, Float64s, Int8s, Int32s
 from .dispatch import backend
 from .errors import InvalidInput, InvalidParameter, WrongShape
+from .guests import fetched, namespace, on_host, picked
 from .machine import as_threads
 from .metrics import METRICS, metric_named
 from .parallel import blocks
@@ -130,10 +131,16 @@ class PointSet:
     def wide(self) -> Int32s | None:
         return self._column("wide")  # type: ignore[no-any-return]
 
+    @property
+    def arrays(self) -> tuple[NDArray[Any] | None, ...]:
+        """What searches read of these rows: what a device may keep copies of."""
+        norms = None if self.codec is None else self.scanned.norms
+        return self.vectors.data, self.lengths, self.codes, self.code_norms, norms, self.wide
+
     @functools.cached_property
     def scanned(self) -> CodeRows:
         """The codes as queries are compared with them: with their norms, but for ip, which ranks by the dot alone."""
-        norms = self.code_norms if self.metric != "ip" else np.zeros(len(self), np.int32)
+        norms = self.code_norms if self.metric != "ip" else namespace(self.codes).zeros(len(self), np.int32)
         return CodeRows(self.codes, norms)
 
     @functools.cached_property
@@ -153,7 +160,7 @@ class PointSet:
         """The rows above the residual cap, in id order; found once, then kept."""
         assert self.codec is not None
         ids = np.flatnonzero(self.residuals > np.float32(self.codec.residual_cap))
-        return Outliers(ids, self.scanned.take(ids), self.residuals[ids])
+        return Outliers(ids, CodeRows(picked(self.codes, ids), picked(self.scanned.norms, ids)), self.residuals[ids])
 
     # ---- making ----------------------------------------------------------------------------------------------------
 
@@ -171,12 +178,12 @@ class PointSet:
 
     @classmethod
     def view(cls, rows: Rows, metric: str, *, threads: int | None = None, progress: Progress | None = None) -> PointSet:
-        """`encode` without the copy: for rows that nobody will write to while the set lives."""
+        """`encode` without the copy: for rows that nobody will write to while the set lives. Those of a device stay there."""
         workers = as_threads(threads)
         if not 1 <= len(rows) <= MAX_ROWS:
             raise WrongShape("vectors", f"{len(rows)} rows", f"1 to {MAX_ROWS} rows")
         metric = metric_named(metric).name
-        lengths = backend().lengths(rows, threads=workers) if metric != "l2" else None
+        lengths = fetched(backend().lengths(rows, threads=workers)) if metric != "l2" else None
         longest = float(lengths.max()) if metric == "ip" and lengths is not None else 0.0
         codec = coding.fit(rows, metric, lengths, longest)
         columns = _encode_rows(codec, rows, lengths, workers, progress)
@@ -323,10 +330,10 @@ class PointSet:
         return cls(metric, kind, codec, _Table(columns, rows), rows, longest)
 
 
-def as_points(points: Any, metric: str | None) -> PointSet | Rows:
-    """A PointSet as it is (its metric must agree when one is named), anything else judged as rows."""
+def as_points(points: Any, metric: str | None, stay: bool = False) -> PointSet | Rows:
+    """A PointSet as it is (its metric must agree when one is named), anything else judged as rows by `as_vectors`."""
     if not isinstance(points, PointSet):
-        return as_vectors(points, name="points", metric="l2" if metric is None else metric)
+        return as_vectors(points, name="points", metric="l2" if metric is None else metric, stay=stay)
     if metric is not None and metric_named(metric).name != points.metric:
         raise InvalidParameter("metric", repr(metric), f"{points.metric!r}, the metric of these points")
     return points
@@ -369,20 +376,21 @@ def _encode_rows(
     """All columns of these rows under this codec."""
     n = len(rows)
     columns = _plain_columns(rows, codec.metric, lengths)
-    columns["codes"] = aligned_empty((n, codec.code_dim), np.int8)
-    columns["code_norms"] = np.empty(n, np.int32)
+    here, xp = on_host(rows.data), namespace(rows.data)
+    columns["codes"] = (aligned_empty if here else xp.empty)((n, codec.code_dim), np.int8)
+    columns["code_norms"] = xp.empty(n, np.int32)
     columns["residuals"] = np.empty(n, np.float32)
     scales = np.array([codec.scale])
     normalise = METRICS[codec.metric].normalise
     for start, stop in blocks(n, _BLOCK_ROWS * max(1, threads)):
         piece = rows[start:stop]
-        sizes = backend().lengths(piece, threads=threads) if lengths is None else lengths[start:stop]
+        sizes = fetched(backend().lengths(piece, threads=threads)) if lengths is None else lengths[start:stop]
         codes, norms, errors = backend().encode(
             piece, sizes if normalise else None, codec.offset, codec.signs, scales, threads=threads
         )
         columns["codes"][start:stop] = codes
         columns["code_norms"][start:stop] = norms
-        columns["residuals"][start:stop] = coding.residuals(codec, errors, None if normalise else sizes, scales)
+        columns["residuals"][start:stop] = coding.residuals(codec, fetched(errors), None if normalise else sizes, scales)
         if progress is not None:
             progress(stop, n)
     if codec.metric == "ip":

@@ -109,6 +109,15 @@ class Stream:
         _streams[-1] = self
         return self
 
+    @classmethod
+    def from_external(cls, obj: Any) -> Stream:
+        version, address = obj.__cuda_stream__()
+        if version != 0 or not isinstance(address, int):
+            raise TypeError("__cuda_stream__ gives (0, address)")
+        made = cls()
+        made.ptr = address
+        return made
+
     def synchronize(self) -> None:
         sync("Stream.synchronize")
 

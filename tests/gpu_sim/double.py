@@ -62,7 +62,7 @@ def on_device(array: np.ndarray) -> bool:
     """Whether these bytes are of an allocation."""
     base: Any = array
     while base is not None and not isinstance(base, _Memory):
-        base = base.base
+        base = getattr(base, "base", None)
     return base is not None
 
 
@@ -98,6 +98,11 @@ def sync(why: str) -> None:
     SIM.syncs.append(why)
 
 
+def taken_in(x: Any) -> ndarray:
+    """A foreign array of the device, in place: `__cuda_array_interface__`."""
+    return ndarray(_Pointed.by(x.__cuda_array_interface__), _made=True)
+
+
 def _as_index(key: Any) -> Any:
     keys = key if isinstance(key, tuple) else (key,)
     if any(isinstance(part, ndarray) and part.dtype == bool for part in keys):
@@ -120,6 +125,23 @@ class _Pointer:
     def __init__(self, array: np.ndarray) -> None:
         self.ptr = array.ctypes.data
         self.device_id = 0
+
+
+class Capsule:
+    """What `__dlpack__` gives: the memory, and the stream of whoever is to have it."""
+
+    def __init__(self, array: ndarray, stream: Any) -> None:
+        self.array, self.stream = array, stream
+
+
+class _Pointed(_Memory):
+    """Device memory by its address, as `__cuda_array_interface__` tells it."""
+
+    @classmethod
+    def by(cls, told: dict[str, Any]) -> np.ndarray:
+        names = ("shape", "typestr", "data", "strides")
+        holder = type("_Holder", (), {"__array_interface__": {**{name: told.get(name) for name in names}, "version": 3}})
+        return np.asarray(np.asarray(holder()).view(cls))
 
 
 class ndarray:
@@ -201,6 +223,12 @@ class ndarray:
         strides = None if self._a.flags.c_contiguous else self._a.strides
         where = (self._a.ctypes.data, False)
         return {"shape": self.shape, "typestr": self.dtype.str, "data": where, "strides": strides, "version": 3, "stream": 1}
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0  # kDLCUDA
+
+    def __dlpack__(self, stream: Any = None, **_: Any) -> Capsule:
+        return Capsule(self, stream)
 
     def __len__(self) -> int:
         return len(self._a)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import real
 from .cuda import cuda, memory_pool
-from .double import allocate, ndarray, sync, unwrap, wrap
+from .double import Capsule, allocate, ndarray, sync, taken_in, unwrap, wrap
 from .raw import RawKernel, RawModule
 from .state import SIM
 
@@ -59,6 +59,8 @@ def array(
 
 
 def asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> ndarray:
+    if not isinstance(a, ndarray) and hasattr(a, "__cuda_array_interface__"):
+        a = taken_in(a)
     if not isinstance(a, ndarray) or copy or not (dtype is None or a.dtype == dtype):
         return _up(a, dtype, order)
     settled = order in (None, "K", "A") or a.flags["F_CONTIGUOUS" if order == "F" else "C_CONTIGUOUS"]
@@ -71,6 +73,17 @@ def ascontiguousarray(a: ndarray, dtype: Any = None) -> ndarray:
     if a.flags.c_contiguous and a.ndim and (dtype is None or a.dtype == dtype):
         return a
     return _up(a if a.ndim else a.reshape(1), dtype, "C")
+
+
+def from_dlpack(x: Any, *, device: Any = None, copy: Any = None) -> ndarray:
+    kind, _ = x.__dlpack_device__()
+    if kind not in (2, 13):
+        raise TypeError("the double takes DLPack of CUDA devices only")
+    stream = cuda.get_current_stream().ptr
+    capsule = x.__dlpack__(stream=stream or 1)  # 1: the legacy default stream
+    if not isinstance(capsule, Capsule):
+        raise TypeError(f"not a capsule of the double: {type(capsule)}")
+    return wrap(capsule.array._a)
 
 
 def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> np.ndarray:
@@ -184,7 +197,7 @@ def module() -> types.ModuleType:
     made = types.ModuleType("cupy", "The double: tests/gpu_sim.")
     made.__getattr__ = _attribute
     made.__version__ = real.VERSION
-    own = (array, asarray, ascontiguousarray, asnumpy, empty, zeros, ones, full, empty_like, get_array_module)
+    own = (array, asarray, ascontiguousarray, asnumpy, from_dlpack, empty, zeros, ones, full, empty_like, get_array_module)
     for function in own:
         setattr(made, function.__name__, function)
     made.ndarray, made.cuda, made.RawModule, made.RawKernel = ndarray, cuda, RawModule, RawKernel
