@@ -14,6 +14,7 @@
         StorageFull                    no room: nothing has changed, the handle goes on
         StorageFailed                  the disk failed: the handle only reads from here on
       Closed                           the database was used after close()
+      OutOfDeviceMemory (MemoryError)  an op needs more memory than the GPU has left
 
 Whatever raises one of these has changed nothing: not the database, not a file.
 """
@@ -25,6 +26,7 @@ from omendb_kernels import (
     InvalidParameter,
     NotFinite,
     OmenError,
+    OutOfDeviceMemory,
     UnknownBackend,
     UnknownMetric,
     ValueTooLarge,
@@ -49,6 +51,7 @@ __all__ = [
     "NotFinite",
     "NotFound",
     "OmenError",
+    "OutOfDeviceMemory",
     "ReadOnly",
     "StorageError",
     "StorageFailed",
