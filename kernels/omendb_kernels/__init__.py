@@ -11,14 +11,18 @@ float64, and proves that no other row can be nearer; what is not proved is redon
     contract.py   what every op returns, in prose and types        codec.py    codes, residuals, the bound
     metrics.py    METRICS: how rows enter, how distances leave     points.py   PointSet: rows with codes, in generations
     arrays.py     the one judge of arrays from users               exact.py    certified search over any backend
-    ops.py        the public ops                                   dispatch.py BACKENDS, use_backend
+    ops.py        the public ops                                   dispatch.py BACKENDS, use_backend, use_device
+    plan.py       which backend does a call, and why (cost.py, profiles.py, calibration.py: what it would take)
+    planner.py    carries plans out, learns from what calls take; choice.py: @adaptive, the same for ops of one's own
     machine.py    what this machine offers                         parallel.py the shared workers
     backends/     reference.py, the oracle; numpy/, always there; numba/, the fast CPU;
                   cupy/, NVIDIA GPUs
 """
 
 from .arrays import VECTOR_KINDS, Rows, as_count, as_k, as_mask, as_queries, as_recall, as_vectors
-from .dispatch import backend_name, list_backends, use_backend
+from .calibration import calibrate
+from .choice import Adaptive, adaptive
+from .dispatch import backend_name, list_backends, use_backend, use_device
 from .errors import (
     InvalidInput,
     InvalidParameter,
@@ -48,12 +52,15 @@ from .ops import (
     rerank,
     search_graph,
 )
+from .plan import Option, Plan
+from .planner import explained, machine_profiles
 from .points import PointSet
 
 __all__ = [
     "MAX_BEAM",
     "METRICS",
     "VECTOR_KINDS",
+    "Adaptive",
     "BuildFacts",
     "Graph",
     "GraphSearch",
@@ -62,7 +69,9 @@ __all__ = [
     "Metric",
     "NotFinite",
     "OmenError",
+    "Option",
     "OutOfDeviceMemory",
+    "Plan",
     "PointSet",
     "Proof",
     "Rows",
@@ -72,6 +81,7 @@ __all__ = [
     "WrongDtype",
     "WrongShape",
     "ZeroVector",
+    "adaptive",
     "as_count",
     "as_k",
     "as_mask",
@@ -82,15 +92,19 @@ __all__ = [
     "as_vectors",
     "backend_name",
     "build_graph",
+    "calibrate",
     "compute_distances",
     "consolidate_graph",
+    "explained",
     "extend_graph",
     "facts",
     "knn",
     "knn_certified",
     "list_backends",
+    "machine_profiles",
     "pairwise",
     "rerank",
     "search_graph",
     "use_backend",
+    "use_device",
 ]
