@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from omendb_kernels import Rows, as_vectors
+from omendb_kernels import PointSet, Rows, as_vectors
 
 from .columns import Texts
 from .errors import OmenError
@@ -71,11 +71,20 @@ class Change:
         vectors = Rows(arrays["vectors"], facts["dtype"])
         if vectors.data.ndim != 2 or len(vectors) != n:
             raise ValueError("as many vectors as ids are wanted")
-        native: Any = vectors.float32() if vectors.kind == "bfloat16" else vectors.data
-        rows = as_vectors(native, metric=metric, dtype=facts["dtype"])
+        rows = judged(vectors, metric)
         texts = dict(_under("metadata.", arrays))
         column = Texts.restore(texts["bytes"], texts["offsets"], n) if texts else None
         return cls(verb, kind, keys, rows, None if column is None else [column[row] for row in range(n)])
+
+
+def judged(rows: Rows, metric: str) -> Rows:
+    """Rows that were read, as if a user brought them. Raises what `as_vectors` raises, ValueError for a foreign dtype."""
+    if rows.data.dtype != PointSet.empty(1, metric, rows.kind).vectors.data.dtype:
+        raise ValueError(f"{rows.data.dtype} that are called {rows.kind}")
+    if rows.kind != "bfloat16":
+        return as_vectors(rows.data, metric=metric, dtype=rows.kind)
+    as_vectors(rows.float32(), metric=metric)
+    return rows
 
 
 def _under(prefix: str, arrays: Arrays) -> Iterator[tuple[str, Any]]:

@@ -228,7 +228,7 @@ class DB(Reader):
 
         verify: compare the whole content with its hashes, at the speed of reading the file once; damage anywhere raises.
         verify=False opens in an instant whatever the size and checks header, sizes and seal only: damaged content can then
-        make answers wrong, but never reaches outside the file. Rows added later stay in memory until the next `save`; `open` writes to a folder.
+        make answers wrong, but never reaches outside the file. Rows added later stay in memory until the next `save`.
         build_threshold, threads: as for `DB`; a file does not keep them.
         Raises NotFound, NotAnIndex, NewerFormat, CorruptFile, StorageError.
         """

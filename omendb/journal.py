@@ -112,7 +112,6 @@ class Journal:
         if mode != "wal":
             raise StorageError(f"{self.path}: this file system lacks what SQLite's write-ahead log needs")
         self._synchronous = "FULL" if durable else "NORMAL"
-        run(f"PRAGMA synchronous={self._synchronous}")
         (size,) = run("PRAGMA page_size").fetchone()
         run(f"PRAGMA wal_autocheckpoint={CHECKPOINT // size}")
         run(f"PRAGMA journal_size_limit={CHECKPOINT}")
@@ -237,23 +236,19 @@ class Journal:
         for rest, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
             sequence = after.last - rest
             rows.append((sequence, rest, part, _hash(sequence, rest, part)))
-        with self._transaction(after) as run:
+        with self._transaction(after, self._synchronous) as run:
             run.executemany("INSERT INTO journal VALUES (?, ?, ?, ?)", rows)
 
     def name(self, after: State) -> None:
         """Put another snapshot in force, which holds every change there is. Errors as for `append`."""
-        with _translated(self.path, writing=True):  # the snapshot before may be deleted next: no power failure may undo this
-            self._connection.execute("PRAGMA synchronous=FULL")
-        try:
-            with self._transaction(after) as run:
-                run.execute("DELETE FROM journal")
-        finally:
-            self._connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        with self._transaction(after, "FULL") as run:  # the snapshot before is deleted next: no power failure may undo this
+            run.execute("DELETE FROM journal")
 
     @contextmanager
-    def _transaction(self, after: State) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, after: State, synchronous: str) -> Iterator[sqlite3.Connection]:
         """All of it or nothing, and `after` with it."""
         with _translated(self.path, writing=True):
+            self._connection.execute(f"PRAGMA synchronous={synchronous}")
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
             values = (after.snapshot, after.base, after.last, after.hash)

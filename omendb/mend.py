@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omendb_kernels import Rows, as_vectors
+from omendb_kernels import Rows
 
 from . import snapshot, store
-from .changes import Change
+from .changes import Change, judged
 from .errors import CorruptFile, NewerFormat, NotFound, OmenError, ReadOnly, StorageError
 from .generation import Generation
 from .ids import Keys, as_list
@@ -112,13 +112,9 @@ def _intact(file: Snapshot, bad: list[int], salvage: _Salvage) -> Generation:
         salvage.problems.append(f"{file.path}: the graph is left out; build_index makes it anew")
     if len(rows) == 0:
         return empty
-    some = Rows(vectors[rows], facts["dtype"])
-    native: Any = some.float32() if some.kind == "bfloat16" else some.data
     keys: Keys = [names[row].decode() for row in rows.tolist()] if facts["ids"] == "str" else numbers[rows]
-    change = Change(
-        "add", facts["ids"], keys, as_vectors(native, metric=facts["metric"], dtype=facts["dtype"]),
-        [texts[row] for row in rows.tolist()] if any(texts) else None,
-    )  # fmt: skip
+    some = judged(Rows(vectors[rows], facts["dtype"]), facts["metric"])
+    change = Change("add", facts["ids"], keys, some, [texts[row] for row in rows.tolist()] if any(texts) else None)
     if len(set(as_list(keys))) != len(keys):
         raise ValueError("an id occurs twice")
     made = empty.applied(change, threads=salvage.threads, whole=True)
