@@ -30,7 +30,8 @@ from .tables import number, ratio, table
 BATCH, K = 10_000, 10
 GEMM, COPIED = 8192, 1 << 30
 SMOKE_ROWS, SMOKE_DIM = 4_500, 40  # more than the graph's `small`: leaves are carved
-OPS = ("lengths", "encode", "nearest", "rerank", "pairwise", "assign", "pick", "prune", "link", "score", "adopt", "beam", "reach")
+OPS = ("lengths", "encode", "nearest", "rerank", "pairwise", "assign", "pick", "prune", "link", "score", "adopt", "beam",
+       "reach")  # fmt: skip
 
 
 def report(*, rows: str, dims: str, data: Path | None, rounds: int, out: Path | None, smoke: bool) -> int:

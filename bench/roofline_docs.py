@@ -207,7 +207,8 @@ def _goals() -> str:
     as_peer = estimate(nearest(BATCH, n, d, 2 * K + 32, FLASHLIB_CHOICE), H100).seconds
     beam, short = next(step for step in walk if step.op == "beam").work, KINDS["short rows"].share
     slower = _amount(BATCH / (asked + estimate(beam, H100).seconds * (short / 0.25 - 1)), "QPS")
-    calls, waited = COUNTED.leader_calls, COUNTED.leader_calls * ROUND_TRIP
+    calls, waited, carve = COUNTED.assign_calls, COUNTED.assign_calls * ROUND_TRIP, COUNTED.carve_host
+    sent, came = 4 * n * COUNTED.members, 4 * n * COUNTED.places
     told = _prose(
         f"""**The third goal**, twice the floor of the int8 tensor cores, dp4a cannot reach: at its full peak alone the products
         take {times}. So nearest.cu multiplies on tensor cores (mma.sync). Products and choice one after another make the time
@@ -215,10 +216,11 @@ def _goals() -> str:
         was fitted by {FLASHLIB_CHOICE}: with those it would be {_time(as_peer)}, so that number matters most. The goal is near
         what mma.sync can do at all: it gives .63 of an H100's peak, {_time(floor[H100.name] / 0.63)} before anything is
         chosen.""",
-        f"""**The first goal is about kernels.** The partition asks for `nearest` {calls:,} times for a million rows, in small
-        calls that each wait for the host. At 5 us a launch they are most of the time above; with Python and the way back
-        ({_time(ROUND_TRIP)} a call, a guess) they would be {waited:.0f} s. To be quick from call to answer, a level of the
-        partition has to be one call.""",
+        f"""**The first goal is about kernels.** The partition asks for `assign` {calls} times for a million rows, up to half a
+        million places at a time. Python and the way there and back ({_time(ROUND_TRIP)} a call, a guess) make {_time(waited)}
+        of them, {_amount(sent, "B")} of row numbers go and {_amount(came, "B")} of places come. What remains is the host's: to
+        draw leaders and to sort rows by the leaders that they joined takes {carve:.1f} s of one core of a CPU (measured),
+        spread over threads but for what Python does, while the kernels of all the build take {_time(built)}.""",
         f"""**The second** stands on the assumption that rows of 128 bytes come at {short:g} of the memory's peak: at .25 it
         would be {slower}. The pool for .95 was counted on 200,000 rows; a million may want a larger one: pool {LARGER} is in
         the table.""",

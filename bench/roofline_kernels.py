@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .roofline import Device, Work, estimate
 
-CALL_LAUNCHES = 5  # rows taken, products, selection (two), keys taken apart
+ASSIGN_LAUNCHES = 2  # of a call: the kernel, and places out of its keys
 SECTOR = 32  # bytes: the least that a read at random moves
 WARP = 32
 
@@ -24,10 +24,15 @@ class Counts:
 
     leaves_of_row: float = 20.0  # memberships a row
     leaf: float = 285.0  # rows of a leaf, as a member sees it
-    leaders: float = 1_770.0  # pairs of a row and a leader, over all levels of the partition
-    leader_lines: float = 22.5  # lines of nearest leaders a row
-    leader_keys: float = 41.5  # results of them
-    leader_calls: int = 15_473  # of `nearest`, for a million rows
+    leaders: float = 1_750.0  # pairs of a row and a leader, over all levels of the partition
+    members: float = 22.5  # times that a row looks for leaders
+    places: float = 41.5  # that it is told
+    lines: float = 30.2  # of up to 128 leaders that it looks at
+    many_lines: float = 8.0  # of them, those of the first level, where ten leaders are kept
+    products: float = 2_250.0  # pairs, leaders in groups of 32 as warps have them
+    fetched: float = 27.4  # rows of leaders that blocks of 64 bring, for each row
+    assign_calls: int = 84  # for a million rows
+    carve_host: float = 1.9  # seconds of one core beside these calls, for a million rows
     first_candidates: float = 54.0  # of a line of prune, before links
     linked_candidates: float = 37.0  # after
     kept: float = 27.0
@@ -113,6 +118,22 @@ def pairwise(m: float, n: float, d: int, item: int = 4) -> Work:
 def candidates(m: float, c: float) -> Work:
     """seek.cu: rows of pools and lower bounds."""
     return Work({"fp64": 20 * m * c, "stream": 20 * m * c, "short rows": SECTOR * m * c})
+
+
+def assign(n: float, d: int, counts: Counts = COUNTED) -> Work:
+    """pick.cu, each row with the leaders of its items: products, 65 warp instructions a line of 128, twice that for ten."""
+    dim, c = padded(d), counts
+    return Work(
+        {
+            "int8 tensor": 2 * n * c.products * dim,
+            "integer": 65 * WARP * n * (c.lines + c.many_lines),
+            "l2": n * (c.lines + c.fetched) * dim,
+            rows_kind(dim): n * c.members * (dim + SECTOR),
+            "stream": n * (4 * c.members + 20 * c.places),
+        },
+        launches=ASSIGN_LAUNCHES * c.assign_calls * n / 1e6,
+        in_turn=True,
+    )
 
 
 def leaf_nearest(n: float, d: int, counts: Counts = COUNTED) -> Work:
@@ -210,7 +231,7 @@ def build(n: int, d: int, item: int = 4, counts: Counts = COUNTED) -> list[Step]
     tuning = c.held * c.tries
     return [
         Step("encode", "encode.cu", million, encode(n, d, item)),
-        Step("nearest", "nearest.cu", f"partition, {c.leaders:,.0f} leaders a row", _partition(n, d, counts)),
+        Step("assign", "pick.cu", f"partition, {c.leaders:,.0f} leaders a row", assign(n, d, c)),
         Step("pick", "pick.cu", f"{c.leaves_of_row:.0f} leaves a row of {c.leaf:.0f}", leaf_nearest(n, d, c)),
         Step("pick", "merge.cu", f"{picked / 1e6:.0f} M edges", merge_edges(picked, n, c.reservoir)),
         Step("prune", "prune.cu", f"lines of {c.first_candidates:.0f}", prune(n, c.first_candidates, d, c.degree)),
@@ -221,13 +242,6 @@ def build(n: int, d: int, item: int = 4, counts: Counts = COUNTED) -> list[Step]
         Step("nearest", "nearest.cu", f"truth of {c.held} rows", nearest(c.held, n, d, 52)),
         Step("adopt", "prune.cu", f"{c.held} rows linked", adopt(c.held * c.kept, 1, d, c.degree)),
     ]
-
-
-def _partition(n: float, d: int, counts: Counts) -> Work:
-    """Each row against the leaders of its item, 1,000 on the first level and about 770 on all below; calls that are small."""
-    once, calls = nearest(n, counts.leaders, d, 1), counts.leader_calls * n / 1e6
-    moved = n * (8 * counts.leader_keys + counts.leader_lines * padded(d))
-    return Work(once.amounts, 0) + Work({"stream": moved}, launches=CALL_LAUNCHES * calls)
 
 
 def certified(m: int, n: int, d: int, k: int = 10, item: int = 4) -> list[Step]:
@@ -280,6 +294,7 @@ WORKS: dict[str, Callable[[float], Work]] = {  # by rows, for tests
     "nearest": lambda n: nearest(1000, n, 128, 52),
     "rerank": lambda n: rerank(n, 52, 128, 10),
     "pairwise": lambda n: pairwise(1000, n, 128),
+    "assign": lambda n: assign(n, 128),
     "leaf_nearest": lambda n: leaf_nearest(n, 128),
     "merge_edges": lambda n: merge_edges(160 * n, n, 64),
     "prune": lambda n: prune(n, 54, 128, 31),

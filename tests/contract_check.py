@@ -193,7 +193,6 @@ def set_blocks(patch: pytest.MonkeyPatch, backend: str, size: int) -> list[str]:
 
 def mutant(name: str, **replaced: Any) -> SimpleNamespace:
     """The oracle as a backend, some functions replaced."""
-    ops = (
-        "lengths", "encode", "nearest", "rerank", "pairwise", "assign", "pick", "prune", "link", "score", "adopt", "beam", "reach",
-    )  # fmt: skip
+    ops = ("lengths", "encode", "nearest", "rerank", "pairwise", "assign", "pick", "prune", "link", "score", "adopt", "beam",
+           "reach")  # fmt: skip
     return SimpleNamespace(NAME=name, **{op: replaced.get(op, getattr(reference, op)) for op in ops})

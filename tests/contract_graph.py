@@ -17,7 +17,7 @@ Generator = np.random.Generator
 ALPHAS = ((6, 5), (1, 1), (2, 1))
 TILES = (3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 23, 24, 25)  # around multiples of the rows that a register tile holds
 BLOCKS = (63, 64, 65, 127, 128, 129)
-METRICS_OF = dict.fromkeys(("pick", "prune", "link", "score", "adopt"), ("l2", "wide")) | {
+METRICS_OF = dict.fromkeys(("assign", "pick", "prune", "link", "score", "adopt"), ("l2", "wide")) | {
     "beam": ("l2", "ip", "wide"),
     "reach": ("l2",),
 }
@@ -52,6 +52,39 @@ def draw(rng: Generator, n: int, size: int) -> np.ndarray:
 def rows_for(dim: int) -> int:
     """Few rows of many dimensions: the oracle is slow."""
     return 40 if dim <= 33 else 20 if dim <= 300 else 8
+
+
+# ---- assign --------------------------------------------------------------------------------------------------------
+
+
+def assign_call(rng: Generator, points: CodeRows, sizes: Iterable[tuple[int, int]], fanout: int) -> Call:
+    """Items of so many members and leaders; most leaders are members, as in a partition."""
+    members, leaders = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+    for size, count in sizes:
+        members.append(draw(rng, len(points.codes), size))
+        among = members[-1] if len(members[-1]) >= count else np.arange(len(points.codes), dtype=np.int32)
+        leaders.append(among[draw(rng, len(among), count)])
+    ends, starts = (np.cumsum(list(map(len, lists))).astype(np.int64) for lists in (members, leaders))
+    args = {"points": points, "members": np.concatenate(members), "offsets": ends}
+    return Call("assign", args | {"leaders": np.concatenate(leaders), "starts": starts, "fanout": fanout})
+
+
+def make_assign(rng: Generator, case: Any) -> Call:
+    n = {"no rows": 0, "blocks": 140, "many leaders": 270, "many nearest": 90}.get(case.name, rows_for(case.dim))
+    few, some = (1, 4), (int(rng.integers(1, n + 1)), int(rng.integers(1, n + 1))) if n else (0, 0)
+    sizes: Any = {
+        "no rows": [], "no items": [], "one item": [(n, max(1, n // 5))], "one leader": [(n, 1)] * 2, "all lead": [(n, n)],
+        "tiny items": [tuple(rng.integers(*few, 2)) for _ in range(30)], "few leaders": [(n, 3), some, (2, 1)],
+        "empty items": [(0, 0), (5, 3), (0, 2), (4, 0), some, (0, 0), (3, 2), (2, 0)], "no leaders": [(5, 0)],
+        "blocks": [(int(rng.choice(BLOCKS)), int(rng.choice(BLOCKS))) for _ in range(2)], "many nearest": [(4, 80), (3, 20)],
+        "many leaders": [(9, int(rng.choice([255, 256, 257])))], "tiles": [tuple(rng.choice(TILES, 2)) for _ in range(4)],
+    }.get(case.name, [some, some[::-1], (3, 2)])  # fmt: skip
+    usual = int(rng.choice([1, 2, 3, 8, 9, 10]))
+    fanout = {"fanout one": 1, "few leaders": 5, "many nearest": int(rng.integers(33, 71))}.get(case.name, usual)
+    call = assign_call(rng, node_rows(rng, case, n), sizes, fanout)
+    if case.name == "in disorder":
+        rng.shuffle(call.args["members"])
+    return call
 
 
 # ---- pick ----------------------------------------------------------------------------------------------------------
@@ -293,6 +326,8 @@ def shaped(rng: Generator, op: str, n: int, d: int, size: int, metric: str) -> C
     case = SimpleNamespace(name=str(rng.choice(["plain", "ties", "duplicates"])), metric=metric, dim=d)
     points = node_rows(rng, case, n)
     few = int(rng.integers(1, 40))
+    if op == "assign":
+        return assign_call(rng, points, [(size, min(few, n)), (size // 2, min(n, size)), (3, 0)], few % 12 + 1)
     if op == "pick":
         return pick_call(points, [draw(rng, n, size), draw(rng, n, size // 2)], few, int(rng.integers(1, 70)))
     if op == "prune":
@@ -306,6 +341,7 @@ def shaped(rng: Generator, op: str, n: int, d: int, size: int, metric: str) -> C
 
 
 MAKERS: dict[str, Callable[[Generator, Any], Call]] = {
+    "assign": make_assign,
     "pick": make_pick,
     "prune": make_prune,
     "link": make_link,
@@ -315,6 +351,9 @@ MAKERS: dict[str, Callable[[Generator, Any], Call]] = {
     "reach": make_reach,
 }
 NAMES: dict[str, tuple[str, ...]] = {
+    "assign": ("ties", "duplicates", "zeros", "largest", "no rows", "no items", "one item", "tiny items", "empty items",
+               "no leaders", "one leader", "few leaders", "all lead", "many leaders", "tiles", "blocks", "in disorder",
+               "fanout one", "many nearest"),
     "pick": ("ties", "duplicates", "zeros", "largest", "no rows", "no leaves", "leaf of 1", "leaf of 2", "empty leaves",
              "one leaf", "overlap", "tiles", "blocks", "leaf of 512", "k one", "k over", "small reservoir", "width one",
              "width over", "many nearest"),

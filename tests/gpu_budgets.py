@@ -37,7 +37,7 @@ BUDGETS: dict[str, Budget] = {
     # nearest.cu
     "scan_points": Budget(136, 1024, gathers=True),
     # pick.cu
-    "leaf_nearest": Budget(72, 1024, gathers=True),
+    "set_nearest": Budget(72, 1024, gathers=True),
     # prune.cu
     "adopt_long": Budget(104, 21824, gathers=True),
     "adopt_lines": Budget(104, 21824, gathers=True),

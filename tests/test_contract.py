@@ -63,6 +63,7 @@ def batch_names(op: str) -> tuple[str, ...]:
     if op in ("lengths", "encode"):
         return ("rows", "lengths", "scales")
     return {
+        "assign": ("members",),
         "prune": ("candidates",),
         "link": ("targets", "own"),
         "score": ("rows", "ids"),
@@ -87,7 +88,9 @@ def test_a_row_alone_is_as_in_a_batch(rng, op, name):
 
 
 def cut(key: str, value: Any, names: tuple[str, ...], row: int) -> Any:
-    """This row of an array that is cut; arrays of one value for all rows stay."""
+    """This row of an array that is cut; arrays of one value for all rows stay. Items shrink to what is left of them."""
+    if key == "offsets":
+        return np.clip(value - row, 0, 1)
     if key not in names or value is None or (key == "scales" and len(value) == 1):
         return value
     return map_arrays(value, lambda array: array[row : row + 1])
@@ -146,7 +149,7 @@ def shaped(rng: np.random.Generator, op: str, n: int, m: int, d: int, k: int, me
 
 @settings(max_examples=60)
 @given(
-    op=st.sampled_from(["pick", "prune", "score", "beam"]),
+    op=st.sampled_from(["assign", "pick", "prune", "score", "beam"]),
     n=st.sampled_from([edge for edge in EDGES if 0 < edge <= 129]),
     size=st.sampled_from([edge for edge in EDGES if edge <= 129]),
     d=st.integers(1, 70),
@@ -165,7 +168,7 @@ def test_graph_shapes_around_block_edges(op, n, size, d, metric, spoil, seed):
 @given(seed=st.integers(0, 2**64 - 1))
 def test_graph_shapes_at_random(seed):
     rng = np.random.default_rng(seed)
-    op, n = str(rng.choice(["pick", "prune", "score", "beam"])), int(rng.integers(1, 600))
+    op, n = str(rng.choice(["assign", "pick", "prune", "score", "beam"])), int(rng.integers(1, 600))
     call = contract_graph.shaped(rng, op, n, int(rng.integers(1, 200)), int(rng.integers(0, min(n, 200) + 1)), "l2")
     for backend in USABLE.values():
         check(backend, call, threads=(1, 4))

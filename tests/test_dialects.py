@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contract_check import USABLE, Call, as_tuple, run_op
-from contract_graph import beam_call, draw, near_lists, node_rows, pick_call, prune_call
+from contract_graph import assign_call, beam_call, draw, near_lists, node_rows, pick_call, prune_call
 from contract_rows import code_rows
 
 linux_x86 = sys.platform.startswith("linux") and platform.machine().lower() in ("x86_64", "amd64")
@@ -40,6 +40,7 @@ def calls(seed: int) -> list[Call]:
         points, queries = node_rows(rng, case, n), code_rows(rng, case, 37)
         found.append(Call("nearest", {"queries": queries, "points": points, "k": 7, "mask": rng.random(n) < 0.7}))
         found.append(Call("nearest", {"queries": queries.take(slice(2)), "points": points, "k": 70, "mask": None}))
+        found.append(assign_call(rng, points, [(n // 2, n // 3), (65, 7), (6, 1)], 5))
         found.append(pick_call(points, [draw(rng, n, size) for size in (n // 2 + 1, 65, 6, 1)], 5, 32))
         for alpha in ((6, 5), (2, 1)):
             found.append(prune_call(rng, points, [min(n - 1, size) for size in (64, 63, 65, 7, 0)], 65, 31, alpha))
@@ -59,10 +60,10 @@ def digests(seed: int) -> list[str]:
 
 def report(seed: int) -> None:
     """What a child says: its dialect, its answers, the vectors of its machine code."""
-    from omendb_kernels.backends.numba import _tile, beam, nearest, pick, prune  # noqa: F401
+    from omendb_kernels.backends.numba import _tile, assign, beam, nearest, pick, prune  # noqa: F401
 
     found = digests(seed)
-    modules = [sys.modules[f"omendb_kernels.backends.numba.{name}"] for name in ("nearest", "pick", "prune", "beam")]
+    modules = [sys.modules[f"omendb_kernels.backends.numba.{name}"] for name in ("nearest", "assign", "pick", "prune", "beam")]
     kernels = [value for module in modules for value in vars(module).values() if hasattr(value, "inspect_asm")]
     text = "".join(code for kernel in kernels for code in kernel.inspect_asm().values())
     wide = {name: f"%{name}" in text for name in ("ymm", "zmm")}

@@ -61,8 +61,9 @@ def test_on_the_device_an_answer_stays_there(rng, gpu, op):
     assert len(waited) <= WAITS.get(op, 0), waited
 
 
-# reach: a look at the size of every eighth front: their number is not known before; pick: blocks are laid out on the host.
-WAITS = {"reach": 40, "pick": 1}
+# reach: a look at the size of every eighth front: their number is not known before; pick, assign: blocks are laid out on the
+# host.
+WAITS = {"reach": 40, "pick": 1, "assign": 1}
 
 
 @pytest.mark.parametrize("constants", [{"SETS": (2, 2)}, {"ROOM": 32}, {"MOST_SHARED": 0}], ids=str)
@@ -104,6 +105,11 @@ MUTANTS: list[tuple[str, str, str, str]] = [  # (file, op that must show it, tex
     ("pick.cu", "pick", "bool here = lane == 0 || score_before <= fresh;", "bool here = lane == 0 || score_before < fresh;"),
     ("pick.cu", "pick", "__syncthreads();  // the lines are whole", NOTHING),
     ("pick.cu", "pick", "int most = worst - 1, last = take - 1 + met;", "int most = worst - 1, last = take - 1;"),
+    ("pick.cu", "assign", "int first = apart ? -OWN : (int)(tile - begin);", "int first = (int)(tile - begin);"),
+    ("pick.cu", "assign", "lists.apart ? base + at : other.ids[at]", "other.ids[at]"),
+    ("pick.cu", "assign", "i64 begin = starts[set], tile", "i64 begin = offsets[set], tile"),
+    ("pick.cu", "assign", "    __syncthreads();  // lists are there, whether the set has others or not\n", NOTHING),
+    ("pick.cu", "assign", "u32 id = apart || score == NO_SCORE ? place", "u32 id = score == NO_SCORE ? place"),
     ("pick.cu", "pick", "if (key <= lists.after[row])", "if (key < lists.after[row])"),
     ("merge.cu", "link", "edges[start + atomicSub(&counts[target], 1) - 1] =", "edges[start + --counts[target]] ="),
     ("merge.cu", "link", "lane == 0 || keys[0] != before);", "true);"),

@@ -84,12 +84,14 @@ def shapes(rng: np.random.Generator) -> list[tuple[str, dict[str, Any]]]:
     ids = rng.integers(-1, n, (5_000, 90)).astype(np.int32)
     lists, starts = rng.integers(-1, n, (n, 32)).astype(np.int32), rng.integers(0, n, (2_000, 1)).astype(np.int32)
     members = np.sort([rng.permutation(n)[:400] for _ in range(300)], axis=1).astype(np.int32).ravel()
-    ends, graph = np.arange(301) * 400, {"points": points, "neighbours": lists}
+    items = {"points": points, "members": members, "offsets": np.arange(301) * 400}
+    graph = {"points": points, "neighbours": lists}
     return [
         ("nearest", {"queries": rows(3_000, 128), "points": points, "k": 52, "mask": rng.random(n) < 0.9}),
         ("nearest", {"queries": rows(1, 1024), "points": wide, "k": 300, "mask": None}),
         ("score", {"points": points, "rows": np.arange(5_000, dtype=np.int32), "ids": ids, "width": 64}),
-        ("pick", {"points": points, "members": members, "offsets": ends, "k": 4, "width": 64}),
+        ("assign", {**items, "leaders": members.reshape(300, 400)[:, ::45].ravel(), "starts": np.arange(301) * 9, "fanout": 9}),
+        ("pick", {**items, "k": 4, "width": 64}),
         ("beam", {"queries": rows(2_000, 128), **graph, "entries": starts, "beam": 64, "width": 2}),
         ("reach", {"neighbours": lists, "start": np.zeros(1, np.int32), "reached": np.zeros(n, np.bool_)}),
     ]

@@ -82,7 +82,7 @@ def test_no_fused_multiply_add(used, name):
 
 
 def test_kernels_of_every_op_were_read(used):
-    for module in ("encode", "rerank", "distances", "nearest", "pick", "prune", "link", "beam"):
+    for module in ("encode", "rerank", "distances", "nearest", "assign", "pick", "prune", "link", "beam"):
         assert any(kernel.signatures for name, kernel in used.items() if name.startswith(f"{module}.")), module
     kinds = {str(signature[0]) for signature in used["rerank._rerank"].signatures} if "rerank._rerank" in used else ()
     assert all(kernel.targetoptions.get("fastmath", False) in (False, None) for kernel in used.values()), kinds

@@ -47,6 +47,32 @@ def larger_id_first(pair: tuple[int, int]) -> tuple[int, int]:
     return pair[0], -pair[1]
 
 
+# ---- assign --------------------------------------------------------------------------------------------------------
+
+
+def assigning(
+    *, leaders_of: int = 0, last: int | None = None, less: int = 0, as_rows: bool = False, itself: bool = True,
+    wide: bool = True, by_place: bool = False, order: Any = None,
+) -> Op:  # fmt: skip
+    """assign; without arguments as the contract wants it. leaders_of: so many items further on."""
+
+    def assign(points, members, offsets, leaders, starts, fanout, *, threads):
+        points, out = points if wide else points._replace(wide=None), np.full((len(members), fanout), -1, np.int32)
+        items = range(len(offsets) - 1)
+        for item in items:
+            lead = (item + leaders_of) % len(items)
+            own = leaders[starts[lead] : starts[lead + 1]][:last]
+            for m in range(offsets[item], offsets[item + 1]):
+                far = distances(points.take([members[m]]), points.take(own))[0].tolist()
+                near = [(d, place) for place, d in enumerate(far) if itself or own[place] != members[m]]
+                found = [place for _, place in sorted(near, key=order)[: fanout - less]]
+                found = sorted(found) if by_place else found
+                out[m, : len(found)] = own[found] if as_rows else found
+        return out
+
+    return assign
+
+
 # ---- pick ----------------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +278,14 @@ def reaching(
 
 
 MUTANTS: dict[str, tuple[str, Op]] = {
+    "assign, ties to the larger id": ("assign", assigning(order=larger_id_first)),
+    "assign, leaders of the next item": ("assign", assigning(leaders_of=1)),
+    "assign, last leader skipped": ("assign", assigning(last=-1)),
+    "assign, fanout-1": ("assign", assigning(less=1)),
+    "assign, rows instead of places": ("assign", assigning(as_rows=True)),
+    "assign, own row passed over": ("assign", assigning(itself=False)),
+    "assign, wide ignored": ("assign", assigning(wide=False)),
+    "assign, in the order of places": ("assign", assigning(by_place=True)),
     "pick, ties to the larger id": ("pick", picking(order=larger_id_first)),
     "pick, reservoir's ties to the larger id": ("pick", picking(cut_order=larger_id_first)),
     "pick, reverse edge forgotten": ("pick", picking(both=False)),
@@ -307,6 +341,7 @@ MUTANTS: dict[str, tuple[str, Op]] = {
     "reach, forgets what was reached": ("reach", reaching(forget=True)),
 }
 SOUND: dict[str, tuple[str, Op]] = {  # the same scaffolding with nothing wrong in it
+    "assign": ("assign", assigning()),
     "pick": ("pick", picking()),
     "prune": ("prune", pruning()),
     "link": ("link", linking()),

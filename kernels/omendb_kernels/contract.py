@@ -147,6 +147,16 @@ class Backend(Protocol):
 
     # ---- the graph: rows are nodes, every decision is made on D ---------------------------------------------------------
 
+    def assign(
+        self, points: CodeRows, members: Int32s, offsets: Int64s, leaders: Int32s, starts: Int64s, fanout: int, *, threads: int
+    ) -> Int32s:
+        """int32 (t, fanout): the nearest leaders of each member, as places among those of its item, nearest first, -1 behind.
+
+        Item i: members[offsets[i] : offsets[i + 1]], rows in any order, and leaders[starts[i] : starts[i + 1]], rows ascending,
+        none twice; either may be empty. Nearer is what has the smaller (D(member, leader), leader), a member that leads its own
+        item included. Cost: D a pair of a member and a leader of its item.
+        """
+
     def pick(self, points: CodeRows, members: Int32s, offsets: Int64s, k: int, width: int, *, threads: int) -> Int64s:
         """int64 (n, width): each row's reservoir, keys ascending, NO_KEY behind.
 

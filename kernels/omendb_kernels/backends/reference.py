@@ -172,6 +172,19 @@ def _edges(keys: Int64s) -> list[tuple[int, int]]:
     return [(int(key) >> 32, int(key) & 0xFFFFFFFF) for key in keys if key != NO_KEY]
 
 
+def assign(
+    points: CodeRows, members: Int32s, offsets: Int64s, leaders: Int32s, starts: Int64s, fanout: int, *, threads: int = 1
+) -> Int32s:
+    """See contract.py."""
+    out = np.full((len(members), fanout), -1, np.int32)
+    for item in range(len(offsets) - 1):
+        own = leaders[int(starts[item]) : int(starts[item + 1])].tolist()
+        for place in range(int(offsets[item]), int(offsets[item + 1])):
+            near = sorted((_code_distance(points, int(members[place]), points, leader), leader) for leader in own)[:fanout]
+            out[place, : len(near)] = [own.index(leader) for _, leader in near]
+    return out
+
+
 def pick(points: CodeRows, members: Int32s, offsets: Int64s, k: int, width: int, *, threads: int = 1) -> Int64s:
     """See contract.py."""
     proposed: list[list[int]] = [[] for _ in range(len(points.codes))]

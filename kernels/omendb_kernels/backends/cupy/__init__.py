@@ -5,6 +5,7 @@ Importing it raises ImportError where no device can be used, with the reason (`o
 
 from ._device import resident
 from .adopt import adopt
+from .assign import assign
 from .beam import beam
 from .distances import pairwise
 from .encode import encode, lengths
@@ -21,6 +22,7 @@ NAME = "cupy"
 __all__ = [
     "NAME",
     "adopt",
+    "assign",
     "beam",
     "encode",
     "lengths",

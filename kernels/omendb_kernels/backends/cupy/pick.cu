@@ -1,18 +1,20 @@
-// pick, first half: the nearest others of every row of every leaf. merge.cu makes reservoirs of them.
+// pick, first half: the nearest others of every row of every leaf; merge.cu makes reservoirs of them. And assign: the nearest
+// leaders of every member of every item. Both are sets of own rows and of others, among which these look.
 //
-// A block has 64 rows of one leaf, its own, and goes over all rows of the leaf, 128 others at a time:
+// A block has 64 own rows of one set and goes over all others of the set, 128 at a time:
 //   fetch, lay  128 bytes of all these rows' codes into shared memory, eight lanes a row, 16 bytes a lane;
 //   multiply    eight warps, 32 x 32 dot products each, on the int8 tensor cores: exact in int32;
 //   measure     distances over the staged codes, which are used up: a line of 128 for each own row;
 //   choose      eight lanes a line (32 if take > 8), a sorted list across them: what is below the list's worst is inserted,
 //               four lines of a warp at once. Where many are below it, the take-th smallest of the lanes' minima is a bound
-//               first. Places of a leaf ascend as ids do and come in order: a tie is lost to who came before.
+//               first. Places of a set ascend as ids do and come in order: a tie is lost to who came before.
 // take <= 32. More are found in several launches, each of which passes over what those before have found.
 //
 // A leaf of s rows costs s^2 D multiply-adds and 3/128 s^2 D bytes from the second cache, which holds the leaf. A million
 // rows in 20 leaves of 512 each, D = 128, take = 4, on an H100: 1.3 T multiply-adds, 2.6 ms at half its tensor rate; 31 GB
 // from the second cache, 6 ms at 5.5 TB/s; instructions of warps for a line: 40 up to its distances, 70 to choose, 10 ms for
 // 80 M lines: the limiter, from D = 256 on the cache. Distances never leave the chip: 10^10 of them would be 80 GB, 24 ms.
+// Where a million rows are carved, assign looks at 30 lines a row in all: half of that time.
 // As batched GEMMs: PiPNN (arXiv 2602.21247). A list across lanes: WarpSelect of FAISS (arXiv 1702.08734).
 #include "tensor.cuh"
 
@@ -68,7 +70,7 @@ struct Side {  // what is known of own rows or of others, in shared memory
     int *ids, *norms, *wide;
 };
 
-// A side of `room` rows, of which the leaf has `rows`: beyond them lies what is farther than all.
+// A side of `room` rows, of which the set has `rows`: beyond them lies what is farther than all.
 __device__ __forceinline__ void read_side(
     const int* __restrict__ norms, const int* __restrict__ wide, const int* __restrict__ members, int rows, int room, Side side
 ) {
@@ -114,6 +116,7 @@ __device__ __forceinline__ int nth_of_group(int value, int n) {
 struct Lists {  // of the own rows, `take` sorted places each, in shared memory
     int take, *scores, *places;
     const i64* after;  // null, or of each row the key that an earlier launch ended with
+    bool apart;        // keys hold places, not rows
 };
 
 // Whose bits of a ballot are those of this lane's group, from its first lane on.
@@ -141,7 +144,7 @@ __device__ __forceinline__ void insert(u32 chosen, const int* line, int base, in
     }
 }
 
-// The distances of a row from place `base` of the leaf on into its list, by GROUP lanes; itself: its own place, from base on.
+// The distances of a row from place `base` of its set on into its list, by GROUP lanes; itself: its own place, from base on.
 // A lane has GROUP-ths of the line in a piece, so that lanes in order have places in order: of a tie, the first is kept.
 template <int GROUP>
 __device__ __forceinline__ void choose(
@@ -159,7 +162,7 @@ __device__ __forceinline__ void choose(
     for (int i = 0; i < HERE; i++) {
         if (lists.after) {
             int at = lane * HERE + (i / 4 + turn) % PARTS * 4 + i % 4;
-            i64 key = pack_key((u32)found[i] + (u32)own.norms[row], other.ids[at]);
+            i64 key = pack_key((u32)found[i] + (u32)own.norms[row], lists.apart ? base + at : other.ids[at]);
             if (key <= lists.after[row]) found[i] = NO_SCORE;
         }
         least = min(least, found[i]);
@@ -193,15 +196,20 @@ __device__ __forceinline__ void choose_all(const int* lines, int rows, int base,
 }
 
 // found[p - origin][from + i]: key of the i-th nearest of those behind found[p - origin][from - 1], for the row at place p of
-// `members`; i < take. Block b has the rows from place tiles[b] on of leaf leaves[b].
-extern "C" __global__ void __launch_bounds__(BLOCK, 4) leaf_nearest(
+// `members`; i < take. Block b has the rows from place tiles[b] on of set sets[b]. In set s members[offsets[s]..offsets[s + 1]]
+// look among others[starts[s]..starts[s + 1]]. apart: these are rows of another kind, and keys hold places among them; else they
+// are the members, none of which finds itself, and keys hold rows.
+extern "C" __global__ void __launch_bounds__(BLOCK, 4) set_nearest(
     const i8* __restrict__ codes, const int* __restrict__ norms, const int* __restrict__ wide, int dim,
-    const int* __restrict__ members, const i64* __restrict__ offsets, const int* __restrict__ leaves,
-    const i64* __restrict__ tiles, i64 origin, int k, int from, int take, i64* found
+    const int* __restrict__ members, const i64* __restrict__ offsets, const int* __restrict__ others,
+    const i64* __restrict__ starts, int apart, const int* __restrict__ sets, const i64* __restrict__ tiles, i64 origin, int k,
+    int from, int take, i64* found
 ) {
     extern __shared__ int4 room[];
-    i64 begin = offsets[leaves[blockIdx.x]], tile = tiles[blockIdx.x];
-    int size = (int)(offsets[leaves[blockIdx.x] + 1] - begin), first = (int)(tile - begin), rows = min(OWN, size - first);
+    int set = sets[blockIdx.x];
+    i64 begin = starts[set], tile = tiles[blockIdx.x];
+    int size = (int)(starts[set + 1] - begin), rows = (int)min((i64)OWN, offsets[set + 1] - tile);
+    int first = apart ? -OWN : (int)(tile - begin);  // place of the block's rows among the others: none, or this
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int row = warp / 4 * 32 + lane / 4, column = warp % 4 * 32;  // of the products
     int *lines = (int*)room, *own_data = lines + OWN * LINE, *other_data = own_data + 3 * OWN;
@@ -209,25 +217,26 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 4) leaf_nearest(
     i64 *after = (i64*)(other_data + 3 * OTHERS), *line = found + (tile - origin) * k;
     Side own = {own_data, own_data + OWN, own_data + 2 * OWN};
     Side other = {other_data, other_data + OTHERS, other_data + 2 * OTHERS};
-    Lists lists = {take, (int*)(after + OWN), (int*)(after + OWN) + OWN * take, from ? after : nullptr};
+    Lists lists = {take, (int*)(after + OWN), (int*)(after + OWN) + OWN * take, from ? after : nullptr, apart != 0};
 
     read_side(norms, wide, members + tile, rows, OWN, own);
     for (int i = threadIdx.x; i < OWN * take; i += BLOCK) lists.scores[i] = NO_SCORE, lists.places[i] = 0;
     if (from && threadIdx.x < OWN) after[threadIdx.x] = threadIdx.x < rows ? line[threadIdx.x * (i64)k + from - 1] : NO_KEY;
+    __syncthreads();  // lists are there, whether the set has others or not
     for (int base = 0; base < size; base += OTHERS) {
-        int others = min(OTHERS, size - base);
-        read_side(norms, wide, members + begin + base, others, OTHERS, other);
+        int here = min(OTHERS, size - base);
+        read_side(norms, wide, others + begin + base, here, OTHERS, other);
         __syncthreads();
         int sums[2][4][4] = {};
         for (int byte = 0; byte < dim; byte += PIECE) {
             int part = min(PIECE, dim - byte);
             int4 own_parts[OWN / 32], other_parts[OTHERS / 32];  // all on their way before the first is waited for
             fetch(codes, dim, byte, part, own.ids, rows, own_parts);
-            fetch(codes, dim, byte, part, other.ids, others, other_parts);
+            fetch(codes, dim, byte, part, other.ids, here, other_parts);
             lay(own_parts, own_codes);
             lay(other_parts, other_codes);
             __syncthreads();
-            if (warp / 4 * 32 < rows && column < others) {
+            if (warp / 4 * 32 < rows && column < here) {
                 int word = lane % 4 * 4;
                 multiply(own_codes + row * STRIDE + word, other_codes + (column + lane / 4) * STRIDE + word, part, sums);
             }
@@ -241,8 +250,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 4) leaf_nearest(
     }
     for (int r = warp; r < rows; r += BLOCK / 32) {
         if (lane >= take) continue;
-        int score = lists.scores[r * take + lane];
-        i64 key = score == NO_SCORE ? NO_KEY : pack_key(score + own.norms[r], members[begin + lists.places[r * take + lane]]);
-        line[r * (i64)k + from + lane] = key;
+        int score = lists.scores[r * take + lane], place = lists.places[r * take + lane];
+        u32 id = apart || score == NO_SCORE ? place : others[begin + place];
+        line[r * (i64)k + from + lane] = score == NO_SCORE ? NO_KEY : pack_key(score + own.norms[r], id);
     }
 }

@@ -1,5 +1,6 @@
 """pick: the nearest of every row of every leaf by integer tensor cores, then both directions of the edges into reservoirs.
 
+The kernel (pick.cu) knows sets: here those of leaves, whose rows look among themselves, and in assign.py items.
 The leaves' rows are taken as many at a time as the device has room for their edges; the reservoirs stay there.
 """
 
@@ -23,19 +24,27 @@ TAKE = 32  # nearest that one launch finds
 
 
 class Tiles(NamedTuple):
-    """The blocks of all leaves: the leaf of each, and the place of its first row among the members; then where they end."""
+    """The blocks of all sets: the set of each, and the place of its first row among the members; then where they end."""
 
-    leaves: NDArray[np.int32]
+    sets: NDArray[np.int32]
     starts: NDArray[np.int64]
 
 
 def tiles_of(offsets: Int64s) -> Tiles:
-    """The blocks of leaves that begin and end at these offsets."""
+    """The blocks of sets that begin and end at these offsets."""
     counts = -(-np.diff(offsets) // OWN)
-    leaves = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    before = np.cumsum(counts) - counts  # blocks of the leaves before
-    starts = offsets[leaves] + (np.arange(len(leaves)) - before[leaves]) * OWN
-    return Tiles(leaves, np.concatenate([starts, offsets[-1:]]).astype(np.int64))
+    sets = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    before = np.cumsum(counts) - counts  # blocks of the sets before
+    starts = offsets[sets] + (np.arange(len(sets)) - before[sets]) * OWN
+    return Tiles(sets, np.concatenate([starts, offsets[-1:]]).astype(np.int64))
+
+
+class Others(NamedTuple):
+    """Device arrays: the rows that each set looks among, and where these of a set begin; apart: see pick.cu."""
+
+    rows: Any
+    starts: Any
+    apart: bool
 
 
 def shared_bytes(take: int) -> int:
@@ -62,23 +71,23 @@ def _fill(points: CodeRows, members: Any, offsets: Int64s, k: int, reservoir: An
     held, counts = cupy.empty((len(reservoir), 0), np.int64), cupy.zeros(len(reservoir), np.int32)
     most = rows_per_tile(8 * k + edge_bytes(k, True), least=OWN, most=MOST_EDGES // (2 * k))
     first = 0
-    while first < len(tiles.leaves):
+    while first < len(tiles.sets):
         origin = int(tiles.starts[first])
         last = max(first + 1, int(np.searchsorted(tiles.starts, origin + most, side="right")) - 1)
         stop = int(tiles.starts[last])
         found = cupy.empty((stop - origin, k), np.int64)
-        here = (put(tiles.leaves[first:last]), put(tiles.starts[first:last]), np.int64(origin))
-        _find(points, members, bounds, here, found)
+        here = Tiles(tiles.sets[first:last], tiles.starts[first : last + 1])
+        find_nearest(points, members, bounds, Others(members, bounds, False), here, found)
         merge_edges(found, members[origin:stop], None, counts, held, reservoir)
         first, held = last, reservoir
 
 
-def _find(points: CodeRows, members: Any, offsets: Any, tiles: tuple[Any, Any, np.int64], found: Any) -> None:
-    """found (rows of the tiles, k): the keys of the nearest, ascending."""
-    wide = NULL if points.wide is None else points.wide
-    data = (points.codes, points.norms, wide, np.int32(points.codes.shape[1]), members, offsets, *tiles)
-    k = found.shape[1]
+def find_nearest(points: CodeRows, members: Any, offsets: Any, others: Others, tiles: Tiles, found: Any) -> None:
+    """found (rows of the tiles, k): the keys of the nearest, ascending, NO_KEY behind. All but the tiles is on the device."""
+    wide, dim, k = NULL if points.wide is None else points.wide, np.int32(points.codes.shape[1]), found.shape[1]
+    sets = (members, offsets, others.rows, others.starts, np.int32(others.apart))
+    blocks = (put(tiles.sets), put(tiles.starts), np.int64(tiles.starts[0]))
     for start in range(0, k, TAKE):
         take = min(TAKE, k - start)
-        args = (*data, np.int32(k), np.int32(start), np.int32(take), found)
-        launch("pick.cu", "leaf_nearest", len(tiles[0]), BLOCK, *args, shared=shared_bytes(take))
+        args = (points.codes, points.norms, wide, dim, *sets, *blocks, np.int32(k), np.int32(start), np.int32(take), found)
+        launch("pick.cu", "set_nearest", len(tiles.sets), BLOCK, *args, shared=shared_bytes(take))

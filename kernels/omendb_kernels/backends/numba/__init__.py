@@ -1,6 +1,7 @@
 """The fast CPU backend: serial Numba kernels that release the GIL, rows or queries split over the shared workers."""
 
 from .adopt import adopt
+from .assign import assign
 from .beam import beam
 from .distances import pairwise
 from .encode import encode, lengths
@@ -17,6 +18,7 @@ NAME = "numba"
 __all__ = [
     "NAME",
     "adopt",
+    "assign",
     "beam",
     "encode",
     "lengths",

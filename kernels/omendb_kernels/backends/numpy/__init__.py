@@ -1,6 +1,7 @@
 """The backend that is always there: NumPy and BLAS, complete, the same bits, for Pythons that Numba does not serve."""
 
 from .adopt import adopt
+from .assign import assign
 from .beam import beam
 from .distances import pairwise
 from .encode import encode, lengths
@@ -16,6 +17,7 @@ NAME = "numpy"
 __all__ = [
     "NAME",
     "adopt",
+    "assign",
     "beam",
     "encode",
     "lengths",
