@@ -224,12 +224,11 @@ def _check_values(rows: Rows, name: str, normalise: bool) -> None:
     """Refuse NaN, infinity, rows too long for float32 distances and, for cosine, rows of length zero."""
     if rows.integer and not normalise:
         return
-    here = guests.on_host(rows.data)
-    if len(rows) == 1 and here:  # a single query: its square alone tells that all is well
+    if len(rows) == 1 and guests.on_host(rows.data):  # a single query: its square alone tells that all is well
         values = rows.float32()[0].astype(np.float64)
         if 0 < float(values @ values) <= MAX_SQUARED_LENGTH:
             return
-    step, xp = max(1, _BLOCK_VALUES[not here] // rows.dim), guests.namespace(rows.data)
+    step, xp = max(1, _BLOCK_VALUES[not guests.on_host(rows.data)] // rows.dim), guests.namespace(rows.data)
     for start in range(0, len(rows), step):
         block = rows[start : start + step].float32().astype(np.float64)
         squared = xp.einsum("ij,ij->i", block, block)

@@ -1,4 +1,5 @@
-"""The public ops on arrays: they judge what comes in, then call a backend. Usable without the database.
+"""The public ops on arrays: they judge what comes in, then a backend computes: the one that was told to, that of the device
+where arrays lie, or the one that is planned for these sizes (planner.py). Usable without the database.
 
 Arrays may be of any library (guests.py). An op computes where the first of queries and points lies that is on a CUDA device,
 and answers in the library of its queries, on their device.
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from . import exact as exact_search
 from . import guests
 from .arrays import Rows, as_count, as_k, as_mask, as_queries, as_recall
+from .choice import adaptive
 from .contract import Float32s, Int32s, Int64s
+from .cost import Sizes
 from .dispatch import backend, beside_the_data
 from .errors import InvalidParameter, WrongDtype, WrongShape
 from .exact import Proof
@@ -26,13 +29,14 @@ from .graph import DEFAULT, BuildFacts, Graph, GraphSearch, build, consolidate, 
 from .graph import search as search_lists
 from .graph.build import Progress
 from .graph.graph import MAX_BEAM
+from .graph.search import beam_for
 from .machine import as_threads
 from .metrics import METRICS
+from .planner import nothing, planned, planner
 from .points import PointSet, as_points
 
 PRECISIONS = ("float32", "exact")
 FEW_QUERIES = 3  # for fewer, coding all rows first costs more than scanning them in float64
-DIRECT_VALUES = 1 << 18  # below this many products a direct loop beats the set-up of a matrix product
 HOSTED = frozenset({np.ndarray, Rows, PointSet, list})  # what nobody needs to ask where it lies
 
 Op = TypeVar("Op", bound=Callable[..., Any])
@@ -41,11 +45,12 @@ Op = TypeVar("Op", bound=Callable[..., Any])
 def _for_guests(op: Op) -> Op:
     """The op, computed where its arrays lie and answered in the kind of its queries."""
     names = list(inspect.signature(op).parameters)
-    places = [(name, names.index(name)) for name in ("queries", "points")]
+    query, point = names.index("queries"), names.index("points")
 
     @functools.wraps(op)
     def served(*args: Any, **kwargs: Any) -> Any:
-        queries, points = (args[at] if at < len(args) else kwargs.get(name) for name, at in places)
+        queries = args[query] if query < len(args) else kwargs.get("queries")
+        points = args[point] if point < len(args) else kwargs.get("points")
         if type(queries) in HOSTED and type(points) in HOSTED:
             return op(*args, **kwargs)
         if guests.traced(queries):
@@ -92,24 +97,60 @@ def pairwise(queries: Any, points: Any, metric: str = "l2", *, precision: str = 
     same bits on every backend and machine. Raises what `as_vectors` and `as_queries` raise, InvalidParameter; WrongDtype for a
     tensor that requires a gradient, which no distance carries. Cost: 2 m n d operations, 4 m n bytes.
     """
-    rows, found = _points_and_queries(points, queries, metric)
+    rows, found, base = _points_and_queries(points, queries, metric)
     if precision not in PRECISIONS:
         raise InvalidParameter("precision", repr(precision), "one of " + ", ".join(map(repr, PRECISIONS)))
-    out: NDArray[Any] = backend().pairwise(found, rows, METRICS[metric].code, precision, threads=as_threads(threads))
-    return out
+    return _pairwise(found, rows, METRICS[metric].code, precision, as_threads(threads), base)
+
+
+def _pairwise(queries: Rows, rows: Rows, metric: int, precision: str, threads: int, base: PointSet | None) -> NDArray[Any]:
+    def run() -> NDArray[Any]:
+        return backend().pairwise(queries, rows, metric, precision, threads=threads)
+
+    arrays = nothing if base is None else lambda: base.arrays
+    return planned(_matrix_sizes(queries, rows, precision), run, holder=base, arrays=arrays, threads=threads)
+
+
+def _matrix_sizes(queries: Rows, rows: Rows, precision: str) -> Sizes:
+    op = "exact_pairwise" if precision == "exact" else "pairwise"
+    return Sizes(op, len(queries), len(rows), rows.dim, item=rows.data.itemsize)
 
 
 @_for_guests
 def compute_distances(queries: Any, points: Any, metric: str = "l2", *, threads: int | None = None) -> Any:
-    """`pairwise`, by the cheaper method for the sizes at hand: a direct exact loop for small ones, a matrix product above.
+    """`pairwise`, by what is quicker for the sizes at hand: a direct exact loop, as for small ones, or a matrix product.
 
     Shapes and errors as for `pairwise`; accurate to its "float32" bound.
     """
-    rows, found = _points_and_queries(points, queries, metric)
-    direct = len(found) * len(rows) * rows.dim <= DIRECT_VALUES
-    precision = "exact" if direct else "float32"
-    out: NDArray[Any] = backend().pairwise(found, rows, METRICS[metric].code, precision, threads=as_threads(threads))
+    rows, found, base = _points_and_queries(points, queries, metric)
+    out: NDArray[Any] = _distances(found, rows, METRICS[metric].code, as_threads(threads), base)
     return out
+
+
+Judged = tuple[Rows, Rows, int, int, "PointSet | None"]
+
+
+@adaptive
+def _distances(queries: Rows, rows: Rows, metric: int, threads: int, base: PointSet | None) -> Judged:
+    """compute_distances, of what was judged."""
+    return queries, rows, metric, threads, base
+
+
+def _cost_of(precision: str) -> Callable[..., float]:
+    def cost(queries: Rows, rows: Rows, metric: int, threads: int, base: PointSet | None) -> float:
+        return planner().seconds(_matrix_sizes(queries, rows, precision), threads)
+
+    return cost
+
+
+@_distances.implementation("direct", cost=_cost_of("exact"))
+def _direct(queries: Rows, rows: Rows, metric: int, threads: int, base: PointSet | None) -> NDArray[Any]:
+    return _pairwise(queries, rows, metric, "exact", threads, base)
+
+
+@_distances.implementation("product", cost=_cost_of("float32"))
+def _product(queries: Rows, rows: Rows, metric: int, threads: int, base: PointSet | None) -> NDArray[Any]:
+    return _pairwise(queries, rows, metric, "float32", threads, base)
 
 
 @_for_guests
@@ -161,10 +202,29 @@ def _knn(
     if isinstance(base, Rows):
         if not guests.on_host(base.data):
             workers = 1  # other threads are not on the caller's stream
-        if len(base) == 0 or (len(found) < FEW_QUERIES and exact):
-            return _scanned(base, found, k, name, allowed, workers)
-        base = PointSet.view(base, name, threads=workers)
-    return exact_search.search(base, found, k, allowed, exact=exact, threads=workers)
+        return _knn_of_rows(base, found, k, name, allowed, exact, workers)
+
+    def run() -> tuple[Float32s, Int64s, Proof]:
+        return exact_search.search(base, found, k, allowed, exact=exact, threads=workers)
+
+    sizes = Sizes("knn", len(found), len(base), base.dim, k, item=base.vectors.data.itemsize)
+    return planned(sizes, run, holder=base, arrays=lambda: base.arrays, threads=workers)
+
+
+def _knn_of_rows(
+    base: Rows, queries: Rows, k: int, metric: str, mask: NDArray[np.bool_] | None, exact: bool, threads: int
+) -> tuple[Float32s, Int64s, Proof]:
+    """Few queries scan the rows; for more these are coded first."""
+    direct = len(base) == 0 or (len(queries) < FEW_QUERIES and exact)
+
+    def run() -> tuple[Float32s, Int64s, Proof]:
+        if direct:
+            return _scanned(base, queries, k, metric, mask, threads)
+        points = PointSet.view(base, metric, threads=threads)
+        return exact_search.search(points, queries, k, mask, exact=exact, threads=threads)
+
+    op, item = "scan" if direct else "knn", base.data.itemsize
+    return planned(Sizes(op, len(queries), len(base), base.dim, k, item=item, coded=False), run, threads=threads)
 
 
 def _scanned(
@@ -192,13 +252,20 @@ def build_graph(
     WrongShape for no rows. Cost: about 12 leaves of 240 rows a row, then prunings of 64 candidates (docs/design.md).
     """
     wanted = as_recall(recall)
-    base, workers = as_points(points, metric), as_threads(threads)
-    if isinstance(base, Rows) or base.codec is None:
-        rows = base if isinstance(base, Rows) else base.vectors
-        name = base.metric if isinstance(base, PointSet) else metric or "l2"
-        base = PointSet.view(Rows(rows.data.copy(), rows.kind), name, threads=workers)
-    graph, facts = build(base, wanted, DEFAULT, threads=workers, progress=progress)
-    return graph, base, facts
+    given, workers = as_points(points, metric), as_threads(threads)
+    rows = given if isinstance(given, Rows) else given.vectors
+
+    def run() -> tuple[Graph, PointSet, BuildFacts]:
+        base = given
+        if isinstance(base, Rows) or base.codec is None:
+            name = base.metric if isinstance(base, PointSet) else metric or "l2"
+            base = PointSet.view(Rows(rows.data.copy(), rows.kind), name, threads=workers)
+        graph, facts = build(base, wanted, DEFAULT, threads=workers, progress=progress)
+        return graph, base, facts
+
+    coded = isinstance(given, PointSet) and given.codec is not None
+    sizes = Sizes("build_graph", 0, len(rows), rows.dim, item=rows.data.itemsize, coded=coded)
+    return planned(sizes, run, threads=workers)
 
 
 def extend_graph(graph: Graph, points: PointSet, *, threads: int | None = None) -> Graph:
@@ -250,7 +317,14 @@ def search_graph(
     places = None if beam is None else as_count(beam, "beam", most=MAX_BEAM)
     points = _points_of(graph, points)
     found, _ = as_queries(queries, metric=points.metric, dim=points.dim)
-    return search_lists(graph, points, found, k, as_mask(mask, len(points)), places, threads=workers)
+    allowed = as_mask(mask, len(points))
+
+    def run() -> tuple[Float32s, Int64s, GraphSearch]:
+        return search_lists(graph, points, found, k, allowed, places, threads=workers)
+
+    width = beam_for(graph, k, places)
+    sizes = Sizes("search_graph", len(found), len(points), points.dim, k, width, points.vectors.data.itemsize)
+    return planned(sizes, run, holder=graph, arrays=lambda: (*points.arrays, graph.neighbours), threads=workers)
 
 
 @_for_guests
@@ -269,7 +343,13 @@ def rerank(
     rows, lengths = (base.vectors, base.lengths) if isinstance(base, PointSet) else (base, None)
     found, _ = as_queries(queries, metric=name, dim=rows.dim, stay=stay)
     chosen = _as_candidates(candidates, len(found), len(rows), stay)
-    return backend().rerank(found, rows, chosen, k, METRICS[name].code, lengths=lengths, lower=None, threads=workers)
+
+    def run() -> tuple[Any, Any]:
+        return backend().rerank(found, rows, chosen, k, METRICS[name].code, lengths=lengths, lower=None, threads=workers)
+
+    sizes = Sizes("rerank", len(found), len(rows), rows.dim, k, chosen.shape[1], rows.data.itemsize)
+    holder, arrays = (base, lambda: base.arrays) if isinstance(base, PointSet) else (None, nothing)
+    return planned(sizes, run, holder=holder, arrays=arrays, threads=workers)
 
 
 def _as_candidates(candidates: Any, m: int, n: int, stay: bool) -> Int32s:
@@ -286,9 +366,11 @@ def _as_candidates(candidates: Any, m: int, n: int, stay: bool) -> Int32s:
     return lines
 
 
-def _points_and_queries(points: Any, queries: Any, metric: str) -> tuple[Rows, Rows]:
+def _points_and_queries(points: Any, queries: Any, metric: str) -> tuple[Rows, Rows, PointSet | None]:
+    """Rows, queries, and the PointSet that the rows are of, if they came in one."""
     for array, name in ((queries, "queries"), (points, "points")):
         guests.refuse_gradient(array, name)
     base = as_points(points, metric, stay=_stays())
     rows = base.vectors if isinstance(base, PointSet) else base
-    return rows, as_queries(queries, metric=metric, dim=rows.dim, stay=_stays())[0]
+    found, _ = as_queries(queries, metric=metric, dim=rows.dim, stay=_stays())
+    return rows, found, base if isinstance(base, PointSet) else None
