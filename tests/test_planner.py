@@ -12,10 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omendb_kernels import InvalidParameter, OutOfDeviceMemory, UnknownBackend, dispatch, planner, use_backend, use_device
+from omendb_kernels import (
+    InvalidParameter,
+    OutOfDeviceMemory,
+    UnknownBackend,
+    dispatch,
+    explained,
+    planner,
+    use_backend,
+    use_device,
+)
 from omendb_kernels.backends import numpy as numpy_backend
 from omendb_kernels.cost import Amounts, Profile, Sizes
-from omendb_kernels.planner import ASSURED, Planner, explained, planned
+from omendb_kernels.planner import ASSURED, Planner, planned
 
 CALL = Sizes("knn", 100, 100_000, 128)
 SMALL = Sizes("pairwise", 2, 3, 4)

@@ -21,7 +21,7 @@ float64, and proves that no other row can be nearer; what is not proved is redon
 
 from .arrays import VECTOR_KINDS, Rows, as_count, as_k, as_mask, as_queries, as_recall, as_vectors
 from .calibration import calibrate
-from .choice import Adaptive, adaptive
+from .choice import Adaptive, adaptive, explained
 from .dispatch import backend_name, list_backends, use_backend, use_device
 from .errors import (
     InvalidInput,
@@ -53,7 +53,7 @@ from .ops import (
     search_graph,
 )
 from .plan import Option, Plan
-from .planner import explained, machine_profiles
+from .planner import machine_profiles
 from .points import PointSet
 
 __all__ = [

@@ -24,7 +24,9 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -40,6 +42,20 @@ LEAST, MOST = 0.25, 4.0  # a correction beyond these says that the call was dist
 BRIEF = 20e-6  # seconds: below, a clock tells more of itself than of the call
 
 Unable = OutOfDeviceMemory  # what makes a call go on with the next way; any other error is the caller's
+
+
+listeners: ContextVar[list[Plan] | None] = ContextVar("omendb_plans", default=None)
+
+
+@contextmanager
+def explained() -> Iterator[list[Plan]]:
+    """The plans of the ops called inside the `with` block, as they end, with what they took (this thread or task only)."""
+    plans: list[Plan] = []
+    token = listeners.set(plans)
+    try:
+        yield plans
+    finally:
+        listeners.reset(token)
 
 
 class Corrections(dict[tuple[str, str], float]):
@@ -124,7 +140,7 @@ class Adaptive(Generic[P]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """The answer of the implementation that is expected to be the quickest."""
-        return self._carried_out(self._judge(*args, **kwargs))[0]
+        return self._carried_out(self._judge(*args, **kwargs))
 
     def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan:
         """Which implementation such a call would take, and why. Computes nothing."""
@@ -132,8 +148,9 @@ class Adaptive(Generic[P]):
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Any, Plan]:
         """The answer, and the plan with the seconds it took."""
-        answer, taken, ways = self._carried_out(self._judge(*args, **kwargs))
-        return answer, told(self.__name__, ways, self._corrections, measured=taken)
+        with explained() as plans:
+            answer = self._carried_out(self._judge(*args, **kwargs))
+        return answer, plans[-1]
 
     def each(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         """The answer of every implementation, by name: for tests, which compare them."""
@@ -150,11 +167,14 @@ class Adaptive(Generic[P]):
         ways = ordered(self.__name__, self._ways(judged), self._corrections)
         return told(self.__name__, ways, self._corrections)
 
-    def _carried_out(self, judged: tuple[Any, ...]) -> tuple[Any, float, list[Option]]:
+    def _carried_out(self, judged: tuple[Any, ...]) -> Any:
         def attempt(way: Option) -> Any:
             return self._implementations[way.backend].function(*judged)
 
-        return carry_out(self.__name__, self._ways(judged), attempt, self._corrections)
+        answer, taken, ways = carry_out(self.__name__, self._ways(judged), attempt, self._corrections)
+        if (plans := listeners.get()) is not None:
+            plans.append(told(self.__name__, ways, self._corrections, measured=taken))
+        return answer
 
 
 def adaptive(judge: Callable[P, tuple[Any, ...]]) -> Adaptive[P]:

@@ -99,7 +99,9 @@ class Backend(Protocol):
     A backend may have two more. A shortcut that gives nothing new (graph/search.py composes the same of the others):
     seek(plan) -> search(queries (m, d), k, beam, threads) -> distances (m, k), ids (m, k), and the fewest rows that one of
     them found. And, where it computes on a device, resident(array) -> the array there: an op then answers on the side where the
-    first of its arguments lies that is not `points`, which may lie on either.
+    first of its arguments lies that is not `points`, which may lie on either, as `neighbours` and `lengths` may. With that go
+    hold(holder, arrays): ops take copies on the device for these arrays of the host, as long as the holder lives; and
+    release() -> bytes: they do not any more.
     """
 
     NAME: str

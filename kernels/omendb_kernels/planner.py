@@ -10,13 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from . import calibration, dispatch, machine
-from .choice import Corrections, carry_out
+from .choice import Corrections, carry_out, listeners
 from .contract import Backend
 from .cost import Profile, Sizes
 from .dispatch import DEVICES, chosen, device_wanted, first_of, load, say_once
@@ -29,10 +27,9 @@ T = TypeVar("T")
 Arrays = Callable[[], tuple[Any, ...]]
 
 ASSURED = 64  # calls of the same sizes after which these are thought over again
+NOBODY: frozenset[str] = frozenset()
 MOST_KNOWN = 4096  # sizes that are remembered
 TOLD = "told by use_backend or OMENDB_BACKEND"
-
-_listeners: ContextVar[list[Plan] | None] = ContextVar("omendb_plans", default=None)
 
 
 def nothing() -> tuple[Any, ...]:
@@ -60,13 +57,14 @@ class Planner:
         self.residency = Residency()
         self._known: dict[Any, _Known] = {}
         self._unproved = {profile.backend for profile in profiles if profile.device == "gpu"}
+        self._devices = bool(self._unproved)
         self._against: dict[str, str] = {}
         self._proving = threading.Lock()
 
     def run(self, sizes: Sizes, call: Callable[[], T], holder: Any, arrays: Arrays, threads: int) -> T:
         """The answer of the call. holder: as long as it lives, devices may keep its `arrays`; None: there are none."""
-        holders = self.residency.holders(holder)
-        key, plans = (sizes, threads, holders, device_wanted.get()), _listeners.get()
+        holders = self.residency.holders(holder) if self._devices else NOBODY
+        key, plans = (sizes, threads, holders, device_wanted.get()), listeners.get()
         known = self._known.get(key)
         if known is not None and known.backend is not None and known.assured > 0 and plans is None:
             known.assured -= 1
@@ -88,6 +86,12 @@ class Planner:
             wish = f"device={key[3]!r}" if key[3] else ""
             plans.append(told(sizes.op, ways, self.corrections, wish=wish, measured=taken))
         return answer
+
+    def seconds(self, sizes: Sizes, threads: int) -> float:
+        """What a call would take, its points not on a device."""
+        key = (sizes, threads, NOBODY, device_wanted.get())
+        known = self._known.get(key) or self._remember(key, self._ways(sizes, NOBODY, threads))
+        return min(way.seconds * self.corrections.get((way.backend, sizes.op), 1.0) for way in known.ways)
 
     def plan(self, sizes: Sizes, holder: Any = None, threads: int = 1) -> Plan:
         """What `run` would do."""
@@ -201,23 +205,12 @@ def planner() -> Planner:
     return _planner
 
 
-@contextmanager
-def explained() -> Iterator[list[Plan]]:
-    """The plans of the ops called inside the `with` block, in order, with what they took (this thread or task only)."""
-    plans: list[Plan] = []
-    token = _listeners.set(plans)
-    try:
-        yield plans
-    finally:
-        _listeners.reset(token)
-
-
 def planned(sizes: Sizes, call: Callable[[], T], *, holder: Any = None, arrays: Arrays = nothing, threads: int = 1) -> T:
     """The answer of the call, by the backend that was told to compute or else by the one that is planned for these sizes."""
     found = dispatch.wanted()
     if found is None:
         return planner().run(sizes, call, holder, arrays, threads)
-    plans = _listeners.get()
+    plans = listeners.get()
     if plans is None:
         return under(found, call)
     start = time.perf_counter()

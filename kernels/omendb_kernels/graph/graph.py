@@ -21,7 +21,7 @@ PER_ENTRANCE = 64  # nodes for each of the router at most, where it is chosen sm
 FEW = 12_800  # rows: for fewer the sample is too small to tell whether a smaller router does
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
     """A graph over the first `rows` rows of a PointSet.
 

@@ -1,9 +1,10 @@
-"""The GPU backend: CUDA C by CuPy, every op with the bits of the others. Chosen by name until dispatch learns to choose.
+"""The GPU backend: CUDA C by CuPy, every op with the bits of the others. The complete one: Triton's has some of its ops.
 
 Importing it raises ImportError where no device can be used, with the reason (`omendb_kernels.list_backends`).
 """
 
 from ._device import resident
+from ._held import hold, release
 from .adopt import adopt
 from .assign import assign
 from .beam import beam
@@ -25,6 +26,7 @@ __all__ = [
     "assign",
     "beam",
     "encode",
+    "hold",
     "lengths",
     "link",
     "nearest",
@@ -32,6 +34,7 @@ __all__ = [
     "pick",
     "prune",
     "reach",
+    "release",
     "rerank",
     "resident",
     "score",

@@ -9,6 +9,7 @@ for the host waits for the device.
 from __future__ import annotations
 
 import functools
+import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -22,12 +23,14 @@ from ...arrays import Rows
 from ...contract import CodeRows
 from ...errors import OutOfDeviceMemory
 from ...parallel import blocks
+from ._held import held
 
 HERE = Path(__file__).parent
 NULL = np.intp(0)  # a pointer that a kernel is not to follow
 LEAST_CAPABILITY = 75  # dp4a is older; Turing is the oldest that CUDA 13 compiles for
 SHARE = 0.5  # of the free memory that one op takes for its tiles
 MOST_SHARED = 48 * 1024  # bytes a block has without asking for more, what it declares itself included
+KEPT = frozenset({"points", "neighbours", "lengths"})  # parameters that may lie on either side (contract.py)
 ASKED_FROM = MOST_SHARED // 2  # asking costs nothing, and how much a kernel declares is not known here
 
 Op = TypeVar("Op", bound=Callable[..., Any])
@@ -50,13 +53,21 @@ if why := _reason_against():
 
 
 def op(function: Op) -> Op:
-    """An op of the contract, on the device of its arguments; out of memory there, it raises what dispatch can act on."""
+    """An op of the contract, on the device of its arguments; what the device keeps of them is taken from there. Out of memory,
+    it raises what planner.py can act on."""
+    kept = [(place, name) for place, name in enumerate(inspect.signature(function).parameters) if name in KEPT]
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        found = list(args)
+        for place, name in kept:
+            if place < len(found):
+                found[place] = held(found[place])
+            elif name in kwargs:
+                kwargs[name] = held(kwargs[name])
         try:
-            with _device_of((*args, *kwargs.values())):
-                return function(*args, **kwargs)
+            with _device_of((*found, *kwargs.values())):
+                return function(*found, **kwargs)
         except cupy.cuda.memory.OutOfMemoryError as error:
             raise OutOfDeviceMemory(function.__name__, str(error)) from error
 
