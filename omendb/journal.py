@@ -107,6 +107,7 @@ class Journal:
         if tables != list(SCHEMA):
             raise CorruptFile(f"{self.path} is damaged: its tables are not those of an omendb folder")
         if not write:
+            run("PRAGMA query_only=ON")
             return
         (mode,) = run("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":
@@ -291,12 +292,12 @@ def parts_of(size: int) -> int:
 
 
 def _way_to_read(path: Path) -> str:
-    """How a reader opens the file. Where nothing can be written, SQLite cannot either: then it is read as it lies there."""
-    log = path.with_name(FILE + "-wal")
-    if os.access(path.parent, os.W_OK):
-        return "mode=ro"
-    if path.with_name(FILE + "-shm").exists() or (log.exists() and log.stat().st_size):
-        return "mode=ro"  # a writer is at work; where one died, SQLite refuses
+    """How a reader opens the file: so that it leaves nothing behind. Where nothing can be written, as it lies there."""
+    if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
+        return "mode=rw"  # a read-only connection would leave the files of the write-ahead log behind
+    log, shared = path.with_name(FILE + "-wal"), path.with_name(FILE + "-shm")
+    if shared.exists() or (log.exists() and log.stat().st_size):
+        return "mode=ro"  # a writer is at work, or died; where SQLite would have to clear up it refuses
     return "mode=ro&immutable=1"
 
 
@@ -309,7 +310,7 @@ def _translated(path: Path, *, writing: bool = False) -> Iterator[None]:
         text = str(error)
         if "is full" in text:
             raise StorageFull(f"cannot write {path}: {text}") from error
-        if "readonly" in text:
+        if "readonly" in text or ("unable to open" in text and not os.access(path.parent, os.W_OK)):
             raise ReadOnly(
                 f"{path}: changes that a dead writer left have to be cleared up, and this folder cannot be written to; "
                 "open it once where it can"

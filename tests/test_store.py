@@ -392,8 +392,9 @@ def test_ctrl_c_at_any_line(tmp_path, verb, monkeypatch, pytestconfig):
             assert reader.ids.tolist() == db.ids.tolist()
             outcomes.add(db.ids.tolist() != before)
             assert reader.search(np.ones(DIM), 3).distances.tobytes() == db.search(np.ones(DIM), 3).distances.tobytes()
+    else:
+        pytest.fail("it never ends")
     assert i > 40, "lines were to be interrupted"
-    assert probe.seen < i
     assert outcomes == ({False} if verb == "compact" else {False, True})
     db.add_batch(rows(rng, 1), ids=[10**6])
     ids = db.ids.tolist()
