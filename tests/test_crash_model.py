@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 from crash import record as recording
-from crash.check import check, workers
+from crash.check import check, pool_fixture, promised  # noqa: F401
 from crash.record import record
 from crash.states import CREATED, FAILED, TRUNCATED, CrashStates, Event, Files, Unmodelled
 
@@ -101,7 +101,9 @@ def test_a_lost_folder_takes_everything_along():
 def test_a_failed_sync_is_never_made_good():
     failed = Event("s", FAILED, 1, path="f")
     assert at_the_end([*NEW, FOLDER, failed, sync("f")]) == [{"f": b""}, {"f": b"ab"}]
-    assert at_the_end([*NEW, FOLDER, failed, write("f", 1, b"ab"), sync("f")]) == [{"f": b"ab"}]
+    assert at_the_end([*NEW, FOLDER, failed, write("f", 1, b"a"), sync("f")]) == [{"f": b"a"}, {"f": b"ab"}]
+    assert at_the_end([*NEW, FOLDER, failed, write("f", 1, b"xy"), sync("f")]) == [{"f": b"xy"}]
+    assert at_the_end([*NEW, sync("f"), Event("s", FAILED, 100, path="."), FOLDER]) == [{"f": b"ab"}]
 
 
 def test_torn_writes():
@@ -179,16 +181,11 @@ def sqlite_steps(synchronous: str) -> list[list[object]]:
     return [["open", synchronous], *PUTS, ["close"], ["open", synchronous], ["put", 7, 9, 11], ["close"]]
 
 
-@pytest.fixture(scope="module")
-def pool():
-    with workers() as pool:
-        yield pool
-
-
 def test_sqlite_keeps_its_promises(pool, request):
     for synchronous, durable in (("FULL", True), ("NORMAL", False)):
         steps = sqlite_steps(synchronous)
-        report = check(pool, "sqlite", steps, record("sqlite", steps), durable=durable, seed=request.config.option.seed)
+        events, seed = record("sqlite", steps), request.config.option.seed
+        report = check(pool, "sqlite", events, promised("sqlite", steps), durable=durable, seed=seed)
         print(f"SQLite, synchronous={synchronous}: {report}")
         assert report.violations == []
         assert report.states > 1_000
@@ -197,7 +194,8 @@ def test_sqlite_keeps_its_promises(pool, request):
 def test_losses_of_sqlite_are_found(pool):
     def broken(synchronous: str, durable: bool, swallow: str = "") -> bool:
         steps = sqlite_steps(synchronous)
-        return bool(check(pool, "sqlite", steps, record("sqlite", steps, swallow=swallow), durable=durable).violations)
+        events = record("sqlite", steps, swallow=swallow)
+        return bool(check(pool, "sqlite", events, promised("sqlite", steps), durable=durable).violations)
 
     assert broken("OFF", durable=False)
     assert broken("NORMAL", durable=True)

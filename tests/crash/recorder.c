@@ -197,7 +197,7 @@ static ssize_t written(int fd, const void *data, size_t size, off_t offset) {
     if (!name) return offset < 0 ? real(fd, data, size) : at(fd, data, size, offset);
     pthread_mutex_lock(&lock);
     int what = size ? fate('w', name) : 0;
-    if (what > 0 || (what < 0 && fail_mode == FULL && failed[0] == 'w' && calls - 1 == fail_at)) size = size / 2, what = 0;
+    if (what > 0 || (what < 0 && fail_mode == FULL && failed[0] == 'w' && calls - 1 == fail_at)) size -= size / 2, what = 0;
     ssize_t done = what ? -1 : offset < 0 ? real(fd, data, size) : at(fd, data, size, offset);
     if (done > 0) record('w', 0, node_of(fd), offset < 0 ? lseek(fd, 0, SEEK_CUR) - done : offset, name, NULL, data, done);
     pthread_mutex_unlock(&lock);

@@ -7,7 +7,8 @@ whole or absent, a file's bytes never turn into another file's):
   any order. A lost write below a kept one leaves zeros. A write that crashes half way may be there in part.
 - Names (create, rename, link, unlink, mkdir) may be lost until fsync of their folder has returned, each on its own.
   fsync of a file says nothing about its name.
-- A sync that failed has synced nothing, and no later one syncs what was written before it: the kernel dropped those pages.
+- A sync that failed has synced nothing, and no later one syncs the data written before it: the kernel took those pages for
+  clean. (Names do not go that way: file systems keep them in a journal.)
 - sync_file_range guarantees nothing and is not recorded. `-shm` files are no durable state: SQLite's first opener wipes them.
 
 After each event of the log: everything there; all unsynced lost; only names, only data; one file or folder lost, or alone
@@ -79,13 +80,14 @@ class Node:
 
 @dataclass(eq=False)
 class Data:
-    """An unsynced change of a file's bytes: `data` at `offset`, or the size set to (at least) `offset`."""
+    """A change of a file's bytes: `data` at `offset`, or the size set to (at least) `offset`."""
 
     node: Node
     kind: str
     offset: int
     data: bytes = b""
-    doomed: bool = False  # a sync of it failed
+    doomed: bool = False  # a sync of it failed, and no later one will help
+    durable: bool = False  # but it came after one that is doomed, and waits here to keep the order
 
     def apply(self, content: bytearray) -> None:
         size = len(content)
@@ -117,7 +119,6 @@ class Names:
 
     names: dict[str, Node | None]
     folders: set[Folder]
-    doomed: bool = False
 
 
 Change = Data | Names
@@ -138,7 +139,7 @@ class Disk:
             self.durable[path] = Node(bytearray(content))
         self.names: dict[str, Node] = dict(self.durable)  # as the process sees them
         self.nodes: dict[int, Node] = {}
-        self.pending: list[Change] = []
+        self.changes: list[Change] = []
 
     def do(self, event: Event) -> None:
         """Take one event. Raises Unmodelled."""
@@ -149,7 +150,7 @@ class Disk:
         if event.kind == "o":
             self._open(event)
         elif event.kind in "wta":
-            self.pending.append(Data(self._node(event), event.kind, event.offset, event.data))
+            self.changes.append(Data(self._node(event), event.kind, event.offset, event.data))
         elif event.kind == "s":
             self._sync(event)
         elif event.kind in "rlud":
@@ -167,10 +168,10 @@ class Disk:
         else:
             self.nodes[event.node] = self.names[event.path]
             if event.flag & TRUNCATED:
-                self.pending.append(Data(self.nodes[event.node], "t", 0))
+                self.changes.append(Data(self.nodes[event.node], "t", 0))
 
     def _name(self, folder_of: str, names: dict[str, Node | None], *others: str) -> None:
-        self.pending.append(Names(names, {parent(path) for path in (folder_of, *others)}))
+        self.changes.append(Names(names, {parent(path) for path in (folder_of, *others)}))
         _assign(self.names, names)
 
     def _rename(self, event: Event) -> None:
@@ -192,29 +193,39 @@ class Disk:
     def _sync(self, event: Event) -> None:
         node = self._node(event)
         left: list[Change] = []
-        for change in self.pending:
-            hit = change.node is node if isinstance(change, Data) else event.path in change.folders
-            if hit and event.flag & FAILED:
-                change.doomed = True
-            if not hit or change.doomed:
-                left.append(change)
-            elif isinstance(change, Data):
-                assert node.data is not None
-                change.apply(node.data)
-                node.frozen = None
-            else:
-                change.folders.discard(event.path)
+        waiting = False  # behind a doomed change of this file
+        for change in self.changes:
+            if isinstance(change, Names):
+                if event.path in change.folders and not event.flag & FAILED:
+                    change.folders.discard(event.path)
                 if change.folders:
                     left.append(change)
                 else:
                     _assign(self.durable, change.names)
-        self.pending = left
+            elif change.node is not node:
+                left.append(change)
+            else:
+                change.doomed |= bool(event.flag & FAILED) and not change.durable
+                waiting |= change.doomed
+                change.durable = not change.doomed
+                if waiting:
+                    left.append(change)
+                else:
+                    assert node.data is not None
+                    change.apply(node.data)
+                    node.frozen = None
+        self.changes = left
+
+    @property
+    def pending(self) -> list[Change]:
+        """What may still be lost, in order."""
+        return [change for change in self.changes if isinstance(change, Names) or not change.durable]
 
     def files(self, kept: Iterable[Change]) -> tuple[Files, bytes]:
         """The files when, of the unsynced changes, these reached the disk; and a digest of all."""
         names = dict(self.durable)
         content: dict[Node, bytearray] = {}
-        for change in kept:
+        for change in self._in_order(list(kept)):
             if isinstance(change, Names):
                 _assign(names, change.names)
             else:
@@ -229,6 +240,14 @@ class Disk:
                 files[path], its = _hashed(content[node]) if node in content else node.content()
                 digest.update(f"{path}\0{its}\0".encode())
         return files, digest.digest()
+
+    def _in_order(self, kept: list[Change]) -> list[Change]:
+        """With the durable ones that wait; parts of a torn write, which are no changes of the log, come last."""
+        if not any(isinstance(change, Data) and change.durable for change in self.changes):
+            return kept
+        chosen, known = set(kept), set(self.changes)
+        there = [one for one in self.changes if one in chosen or (isinstance(one, Data) and one.durable)]
+        return there + [change for change in kept if change not in known]
 
 
 def _hashed(data: bytearray) -> tuple[bytes, str]:

@@ -1,4 +1,4 @@
-"""What is done to a folder while it is recorded, and how what a crash left of it is read: three kinds of storage.
+"""What is done to a folder while it is recorded, and how what a crash left of it is read: kinds of storage.
 
 A workload runs steps (JSON lists: a word and its arguments) and acknowledges each; `expected` says what must be readable
 after each number of steps; `read` opens a folder as its user would after a crash and says what is there, as the same kind
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+PROBABLE = [0.35, 0.2, 0.2, 0.05, 0.05, 0.05, 0.1]  # of the steps of Folder.random
 Step = list[Any]
 Row = tuple[bytes, str]  # vector and metadata
 
@@ -123,6 +124,119 @@ class Save:
         return told(vectors)
 
 
+class Folder:
+    """`DB.open`.
+
+    Steps: limits JOURNAL CHECKPOINT (bytes; before open), open DURABILITY, add SEED FROM ROWS, upsert SEED FROM ROWS,
+    delete FROM ROWS, build_index, compact, secure (compact, secure=True), close.
+    """
+
+    NAME = "db"
+    DIM = 8
+    GRAPH = 60  # rows from which build_index makes a graph
+
+    def run(self, folder: Path, steps: list[Step], acknowledge: Callable[[], None]) -> None:
+        db: Any = None
+        for step in steps:
+            db = self.step(folder, db, step)
+            acknowledge()
+
+    def step(self, folder: Path, db: Any, step: Step) -> Any:
+        """One step; gives the handle to go on with."""
+        word, *rest = step
+        if word == "open":
+            return self.open(folder, durability=rest[0])
+        if word == "limits":
+            _set_limits(*rest)
+        elif word in ("add", "upsert"):
+            vectors, ids, metadata = self._batch(*rest)
+            (db.add_batch if word == "add" else db.upsert)(vectors, ids=ids, metadata=metadata)
+        elif word == "delete":
+            db.delete(np.arange(rest[0], rest[0] + rest[1]))
+        elif word == "secure":
+            db.compact(secure=True)
+        else:
+            getattr(db, word)()
+        return db
+
+    def open(self, folder: Path, mode: str = "rw", durability: str = "full") -> Any:
+        import omendb
+
+        dim = None if mode == "r" else self.DIM
+        return omendb.DB.open(folder / self.NAME, mode, dim=dim, durability=durability, build_threshold=self.GRAPH, threads=1)
+
+    def _batch(self, seed: int, first: int, n: int) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+        metadata = [{"seed": seed, "row": row} if row % 3 else None for row in range(n)]
+        return some_rows(seed, n, self.DIM), np.arange(first, first + n), metadata
+
+    def advance(self, rows: dict[int, Row], step: Step) -> dict[int, Row]:
+        """The rows after a step, in their order."""
+        word, *rest = step
+        if word in ("add", "upsert"):
+            vectors, ids, metadata = self._batch(*rest)
+            rows = {key: row for key, row in rows.items() if not rest[1] <= key < rest[1] + rest[2]}
+            rows |= {int(key): (v.tobytes(), json.dumps(m)) for key, v, m in zip(ids, vectors, metadata, strict=True)}
+        elif word == "delete":
+            rows = {key: row for key, row in rows.items() if not rest[0] <= key < rest[0] + rest[1]}
+        return rows
+
+    def expected(self, steps: list[Step]) -> list[str]:
+        rows: dict[int, Row] = {}
+        found = [told([])]
+        for step in steps:
+            rows = self.advance(rows, step)
+            found.append(told(list(rows.items())))
+        return found
+
+    def content(self, db: Any) -> str:
+        """All rows in their order; searches find them."""
+        records = [db.get(key) for key in db.ids.tolist()]
+        if records:
+            some = records[:: max(1, len(records) // 4)]
+            assert db.search(np.stack([record.vector for record in some]), 1, exact=True).ids.tolist() == [[r.id] for r in some]
+        return told([(record.id, (record.vector.tobytes(), json.dumps(record.metadata))) for record in records])
+
+    def random(self, rng: np.random.Generator, rows: dict[int, Row], count: int, durability: str = "full") -> list[Step]:
+        """Steps for a folder that holds `rows` and is not open; so many between the first open and the last close."""
+        steps: list[Step] = [["open", durability]]
+        for word in rng.choice(["add", "upsert", "delete", "build_index", "compact", "secure", "reopen"], count, p=PROBABLE):
+            step, start = [str(word)], int(rng.choice([*rows, 0]))
+            if word in ("add", "upsert"):
+                first = start if word == "upsert" else max(rows, default=-1) + 1
+                step += [int(rng.integers(1 << 30)), first, int(rng.integers(1, 40))]
+            elif word == "delete":
+                length = next(n for n in range(10) if n == 9 or start + n not in rows)
+                step += [start, length]
+            if word == "reopen":
+                steps += [["close"], ["open", durability]]
+            elif word != "delete" or length:
+                steps.append(step)
+                rows = self.advance(rows, step)
+        return [*steps, ["close"]]
+
+    def read(self, folder: Path, *, go_on: bool) -> str:
+        with self.open(folder) as db:
+            report = db.verify(full=True)
+            assert report.ok, report
+            content = self.content(db)
+            if go_on:
+                db.add_batch(*self._batch(7, 1_000_000, 2)[:1], ids=[1_000_000, 1_000_001])
+                after = self.content(db)
+        if go_on:
+            with self.open(folder, "r") as db:
+                assert self.content(db) == after
+        return content
+
+
+def _set_limits(journal: int, checkpoint: int) -> None:
+    """Small ones, so that snapshots and checkpoints come often."""
+    import omendb.journal
+    import omendb.store
+
+    omendb.store.JOURNAL, omendb.store.SHARE = journal, 1 << 30
+    omendb.journal.CHECKPOINT = checkpoint
+
+
 class Script:
     """Any Python: each step is source that knows `folder`. To test the recorder itself."""
 
@@ -138,7 +252,7 @@ class Script:
         raise NotImplementedError("a script promises nothing")
 
 
-RUNS: dict[str, Workload] = {"sqlite": Sqlite(), "save": Save(), "script": Script()}
+RUNS: dict[str, Workload] = {"sqlite": Sqlite(), "save": Save(), "folder": Folder(), "script": Script()}
 
 
 def main() -> None:
