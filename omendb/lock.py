@@ -45,7 +45,8 @@ class Lock:
             _HELD.discard(self)
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, 0)
-            os.close(self._file)  # which unlocks
+            _unlock(self._file)  # closing alone would leave it to a forked child that has not begun to run
+            os.close(self._file)
 
 
 def _lock(file: int) -> None:
@@ -64,6 +65,13 @@ def _lock(file: int) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(file: int) -> None:
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _let_go() -> None:
