@@ -324,7 +324,12 @@ def search_graph(
 
     width = beam_for(graph, k, places)
     sizes = Sizes("search_graph", len(found), len(points), points.dim, k, width, points.vectors.data.itemsize)
-    return planned(sizes, run, holder=graph, arrays=lambda: (*points.arrays, graph.neighbours), threads=workers)
+    return planned(sizes, run, holder=graph, arrays=lambda: _arrays_of(graph, points), threads=workers)
+
+
+def _arrays_of(graph: Graph, points: PointSet) -> tuple[Any, ...]:
+    """What searches read again and again."""
+    return *points.arrays, graph.neighbours, *graph.entrance(points.scanned)
 
 
 @_for_guests
