@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omendb_kernels import Proof
+from omendb_kernels import Plan, Proof
 
 from .ids import IdKind, Key
 
@@ -23,7 +23,8 @@ class SearchResults:
     ids: int64, or objects of str; distances: float32. Both of shape (c,) for one query and (m, c) for m queries,
     c = min(k, rows allowed). metadata: a list (of lists) of the same shape, None unless it was asked for.
     method: "exact" where all answers are certified, "graph" where the graph was searched. proof: how exactness was proved,
-    None unless `explain=True` and the method is "exact".
+    None unless `explain=True` and the method is "exact". plan: what computed the answer and why, how long that was expected to
+    take and took, and what else could have; None unless `explain=True`, or where nothing had to be computed.
 
     One query: iteration gives (id, distance), or (id, distance, metadata). Many: iteration gives one SearchResults each.
     A slice gives SearchResults.
@@ -34,6 +35,7 @@ class SearchResults:
     metadata: list[Any] | None = None
     proof: Proof | None = None
     method: str = "exact"
+    plan: Plan | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
