@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import omendb_kernels
+
 from . import __version__
 from .about import index_file, installation
 from .demo import DEFAULT_WORDS, Demo, WrongAnswer
@@ -85,6 +87,42 @@ def info(
         _print_facts(facts)
     if facts.get("namesake"):
         typer.echo(_namesake_warning(facts), err=True)
+
+
+@app.command()
+def devices(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """What this machine can compute with, what it cannot and why, and how fast each is taken to be."""
+    found = omendb_kernels.devices()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    cards = found["gpus"]
+    memory = "" if found["memory"] is None else f", {found['memory'] / 2**30:.0f} GiB"
+    lines = {"processor": f"{found['cpu']}, {found['cores']} cores, {found['isa']}{memory}"}
+    lines |= {"card": cards} if isinstance(cards, str) else {f"card {i}": _card(card) for i, card in enumerate(cards)}
+    lines |= {f"note {i}": note for i, note in enumerate(found["unserved"], 1)}
+    lines |= {f"backend {name}": why for name, why in found["backends"].items()}
+    lines |= {f"speed of {profile['backend']}": _speed(profile) for profile in found["profiles"]}
+    _print_facts(lines)
+
+
+def _card(card: dict[str, Any]) -> str:
+    return f"{card['name']}, {card['free'] / 2**30:.1f} of {card['memory'] / 2**30:.1f} GiB free, driver {card['driver']}"
+
+
+def _speed(profile: dict[str, Any]) -> str:
+    rates = profile["rates"]
+    return (
+        f"{rates['int8'] / 1e12:.3g} T int8 and {rates['float32'] / 1e12:.3g} T float32 operations/s"
+        f"{' a core' if profile['device'] == 'cpu' else ''}: {profile['source']}"
+    )
+
+
+@app.command()
+def calibrate() -> None:
+    """Measure this machine, some ten seconds, so that the quickest backend is chosen for each call from now on."""
+    with _errors_on_one_line(), _console().status("measuring"):
+        omendb_kernels.calibrate(lambda line: _console().print(line, markup=False, soft_wrap=True))
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import omendb
+import omendb_kernels
 from omendb import DB, cli, generation
 from omendb.words import Words
 
@@ -248,3 +249,39 @@ def test_demo_notices_a_wrong_file(few_words, monkeypatch):
     other = DB.build_from_numpy(few_words.vectors[::-1], ids=few_words.names, metric="cosine")
     monkeypatch.setattr(DB, "load", lambda *_, **__: other)
     assert "the loaded file answers differently" in one_line(omen("demo", "music"), 1)
+
+
+def test_devices_tells_backends_reasons_and_speeds():
+    told = json.loads(omen("devices", "--json").stdout)
+    assert {"cpu", "isa", "cores", "gpus", "backends", "profiles", "unserved"} <= set(told)
+    assert told["backends"]["numpy"] == "usable"
+    assert {profile["backend"] for profile in told["profiles"]} >= {"numpy"}
+    printed = omen("devices")
+    assert printed.exit_code == 0
+    for words in ("processor", "backend numpy", "usable", "speed of numpy", "a core"):
+        assert words in printed.stdout
+
+
+def test_devices_that_are_not_served_are_said(monkeypatch):
+    monkeypatch.setattr(omendb_kernels.machine.platform, "system", lambda: "Darwin")
+    assert "Metal is not served" in omen("devices").stdout
+
+
+def test_cards_are_listed(monkeypatch):
+    card = omendb_kernels.machine.Gpu("H100", 80 * 2**30, 79 * 2**30, 90, "580", 16896, 1.98, 2.6, 5120)
+    monkeypatch.setattr(omendb_kernels.machine, "gpus", lambda: ([card], ""))
+    assert "H100, 79.0 of 80.0 GiB free, driver 580" in omen("devices").stdout
+
+
+def test_calibrate_measures_and_devices_then_says_so(monkeypatch, tmp_path):
+    for name, value in (("NODES", 256), ("ROWS", 512), ("MANY", 1024), ("QUERIES", 16), ("LONG_ENOUGH", 0.0)):
+        monkeypatch.setattr(omendb_kernels.calibration, name, value)
+    monkeypatch.setenv("OMENDB_CACHE_DIR", str(tmp_path))
+    printed = omen("calibrate")
+    assert printed.exit_code == 0, printed.output
+    assert "numpy: measured" in printed.stdout
+    assert str(tmp_path / "profiles.json") in printed.stdout
+    told = json.loads(omen("devices", "--json").stdout)
+    assert all(profile["source"].startswith("measured") for profile in told["profiles"])
+    monkeypatch.setenv("OMENDB_CACHE_DIR", str(tmp_path / "profiles.json"))
+    assert "profiles.json" in one_line(omen("calibrate"), 2)

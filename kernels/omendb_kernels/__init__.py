@@ -53,7 +53,7 @@ from .ops import (
     search_graph,
 )
 from .plan import Option, Plan
-from .planner import machine_profiles
+from .planner import devices, machine_profiles
 from .points import PointSet
 
 __all__ = [
@@ -95,6 +95,7 @@ __all__ = [
     "calibrate",
     "compute_distances",
     "consolidate_graph",
+    "devices",
     "explained",
     "extend_graph",
     "facts",

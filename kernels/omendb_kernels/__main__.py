@@ -1,8 +1,8 @@
-"""`python -m omendb_kernels`: this machine's facts and the backends it can use, as JSON."""
+"""`python -m omendb_kernels`: this machine's facts, the backends it can use, and what they are expected to do, as JSON."""
 
 import json
 
-from . import facts, list_backends
+from . import devices
 
 if __name__ == "__main__":
-    print(json.dumps({**facts(), "backends": {name: why or "usable" for name, why in list_backends().items()}}, indent=2))
+    print(json.dumps(devices(), indent=2))

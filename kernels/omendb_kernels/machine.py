@@ -160,6 +160,16 @@ def _gpu(nvml: object, index: int) -> Gpu:
     )
 
 
+def unserved() -> list[str]:
+    """What this machine has that no backend computes on, in words."""
+    found = []
+    if platform.system() == "Darwin":
+        found.append("Metal is not served: searches run on this Mac's processor")
+    if Path("/dev/kfd").exists():  # the driver of AMD's cards
+        found.append("AMD cards are not served: searches run on the processor")
+    return found
+
+
 def facts() -> dict[str, object]:
     """Facts of this machine and its libraries, ready for JSON: the first thing to paste into a report."""
     cards, why = gpus()

@@ -194,6 +194,16 @@ def machine_profiles() -> tuple[Profile, ...]:
     return tuple(known(measured, guess) for guess in guesses)
 
 
+def devices() -> dict[str, Any]:
+    """Facts of this machine, ready for JSON; each backend, "usable" or the reason against it; the profiles that plans go by."""
+    return {
+        **machine.facts(),
+        "unserved": machine.unserved(),
+        "backends": {name: why or "usable" for name, why in dispatch.list_backends().items()},
+        "profiles": [profile.json() for profile in machine_profiles()],
+    }
+
+
 _planner: Planner | None = None
 
 
