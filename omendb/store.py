@@ -239,7 +239,7 @@ class Writer:
             try:
                 self.read = _read(self._journal, folder, verify, threads, None)
             except NotFound as error:
-                raise CorruptFile(f"{folder} is damaged: {error}") from error
+                raise CorruptFile(f"{folder} is damaged, its snapshot is missing: {error}") from error
             self._size = self._journal.size()
             self._journal.checkpoint()
             self._sweep()

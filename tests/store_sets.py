@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,11 @@ def write(db: DB, rng: np.random.Generator, number: int, kind: str) -> None:
         db.add_batch(rows(rng, n), ids=ids, metadata=metadata if rng.random() < 0.7 else None)
 
 
-def sample(folder: Path, *, ids: str = "str", metric: str = "l2") -> DB:
-    """An open folder with a snapshot and several changes behind it."""
+def sample(folder: Path, *, ids: str = "str", metric: str = "l2", writes: int = 7) -> DB:
+    """An open folder after so many writes, always the same: a snapshot after the third, the later ones behind it."""
     rng = np.random.default_rng(3)
     db = DB.open(folder, "create", metric=metric, threads=1)
-    for number in range(1, 8):
+    for number in range(1, writes + 1):
         write(db, rng, number, ids)
         if number == 3:
             db.compact()
@@ -80,3 +81,20 @@ def put(folder: Path, content: dict[str, bytes]) -> None:
     folder.mkdir()
     for name, data in content.items():
         (folder / name).write_bytes(data)
+
+
+def make_golden(home: Path) -> None:
+    """What lies in data/folder-1: made once, by the first omendb that wrote folders of version 1; kept for ever."""
+    rng = np.random.default_rng(1)
+    x = rng.integers(-50, 50, (160, 8)).astype(np.float32) + np.eye(1, 8, dtype=np.float32)
+    with DB.open(home, metric="cosine", build_threshold=60, threads=1) as db:
+        db.build(x[:80], ids=names(0, 80), metadata=[{"i": i} if i % 2 else None for i in range(80)])
+        db.add_batch(x[80:120], ids=names(80, 40))
+        db.delete(names(0, 10))
+        db.upsert(x[120:], ids=names(20, 40), metadata=[{"again": i} for i in range(40)])
+        found = db.search(x[::20] + 0.5, 10, with_metadata=True)
+        facts = [len(db), db.metric, db.stats().index]
+    queries = (x[::20] + 0.5).tolist()
+    answers = {"ids": found.ids.tolist(), "distances": found.distances.tolist(), "metadata": found.metadata}
+    (home / "omen.lock").unlink()
+    (home / "expected.json").write_text(json.dumps({"facts": facts, "queries": queries, **answers}))
