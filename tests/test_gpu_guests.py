@@ -129,7 +129,6 @@ def test_cupy_arrays_stay_and_are_answered_in_kind(rng, gpu, metric, kind):
         (ok.knn, (queries, rows, 9), (asked, there, 9), {"mask": mask}),
         (ok.knn, (queries[:2], rows, 9), (asked[:2], there, 9), {}),
         (ok.knn, (queries, rows, 9), (asked, there, 9), {"exact": False}),
-        (ok.compute_distances, (queries[:3], rows[:5]), (asked[:3], there[:5]), {}),
     ]
     for op, plain, guest, keywords in calls:
         wanted = op(*plain, metric=metric, **keywords)
@@ -138,20 +137,23 @@ def test_cupy_arrays_stay_and_are_answered_in_kind(rng, gpu, metric, kind):
         assert all(isinstance(part, cupy.ndarray) for part in parts), op
         same(found, wanted)
     wanted = ok.pairwise(queries, rows, metric, precision="exact")
-    np.testing.assert_allclose(ok.pairwise(asked, there, metric).get(), wanted, atol=1e-5 * np.abs(wanted).max())
+    for op in (ok.pairwise, ok.compute_distances):
+        near = op(asked, there, metric)
+        assert isinstance(near, cupy.ndarray)
+        np.testing.assert_allclose(near.get(), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("kind", ["float32", "uint8"])
 def test_rows_never_leave_the_device(rng, gpu, kind):
     import cupy
 
-    rows = cupy.asarray(rows_of(rng, kind, 20_000, 64))
+    rows = cupy.asarray(rows_of(rng, kind, 40_000, 64))
     queries = cupy.asarray(rows_of(rng, kind, 20, 64))
     for op in (ok.pairwise, ok.knn):
         gpu.moved.clear()
         op(queries, rows)
         assert gpu.moved["up"] < 0.1 * rows.nbytes
-        assert gpu.moved["down"] < (0.9 if op is ok.knn and kind == "float32" else 0.3) * rows.nbytes  # of knn a sample
+        assert gpu.moved["down"] < (0.5 if op is ok.knn and kind == "float32" else 0.35) * rows.nbytes  # of knn a sample
     gpu.moved.clear()
     gpu.launches.clear()
     ok.rerank(queries, rows, cupy.zeros((20, 3), np.int64), 2)
@@ -255,6 +257,12 @@ def test_graphs_and_the_database(rng, gpu, metric):
     graph, points, _ = ok.build_graph(there[:1_000], metric)
     wanted, coded, _ = ok.build_graph(rows[:1_000], metric)
     assert graph.neighbours.tobytes() == wanted.neighbours.tobytes()
+    ok.search_graph(graph, points, there[:20], 6)  # takes the graph there
+    gpu.moved.clear()
+    near = ok.search_graph(graph, points, there[:20], 6)[:2]
+    assert max(gpu.moved.values(), default=0) <= 20 * 8  # how many rows each query found
+    assert all(isinstance(part, cupy.ndarray) for part in near)
+    same(near, ok.search_graph(wanted, coded, rows[:20], 6)[:2])
     points = points.extend(there[1_000:], refit=False)
     coded = coded.extend(rows[1_000:], refit=False)
     graph, wanted = ok.extend_graph(graph, points), ok.extend_graph(wanted, coded)

@@ -51,8 +51,9 @@ def test_tensors_answer_as_arrays(rng, kind, metric):
     same(ok.pairwise(rows[:3], rows, **exact), ok.pairwise(wide[:3], wide, **exact))
     near = ok.rerank(asked, rows, candidates, 5, metric)
     same(near, ok.rerank(wide[:20], wide, candidates.numpy(), 5, metric))
-    few = ok.compute_distances(asked[:2], rows[:5], metric)
-    same(few, ok.compute_distances(wide[:2], wide[:5], metric))
+    either = ok.compute_distances(asked[:2], rows[:5], metric)  # by whichever method is quicker
+    expected = torch.from_numpy(ok.pairwise(wide[:2], wide[:5], **exact))
+    torch.testing.assert_close(either, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
     assert torch.equal(rows, before)
 
 
@@ -117,12 +118,14 @@ def test_gradients(rng):
         for queries, points, name in ((tracked[:2], rows, "queries"), (rows[:2], tracked, "points")):
             with pytest.raises(omendb.WrongDtype, match=rf"{name}: got a tensor that requires a gradient; wanted .*detach"):
                 op(queries, points)
-        wanted = op(rows[:2].numpy(), rows.numpy())
-        same(op(tracked[:2].detach(), rows), wanted)
+        wanted = torch.from_numpy(ok.pairwise(rows[:2].numpy(), rows.numpy(), precision="exact"))
+        found = [op(tracked[:2].detach(), rows)]
         with torch.no_grad():
-            same(op(tracked[:2], tracked), wanted)
+            found.append(op(tracked[:2], tracked))
         with torch.inference_mode():
-            same(op(rows[:2] * 1, tracked), wanted)
+            found.append(op(rows[:2] * 1, tracked))
+        for near in found:
+            torch.testing.assert_close(near, wanted, rtol=1e-5, atol=1e-5 * float(wanted.max()))
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "uint8"])
@@ -140,7 +143,8 @@ def test_no_copy_where_none_is_needed(rng, kind, monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(backend, "pairwise", seen)
-    assert ok.pairwise(rows, rows).data_ptr() == made[0].ctypes.data  # nor on the way out
+    with ok.use_backend(backend.NAME):
+        assert ok.pairwise(rows, rows).data_ptr() == made[0].ctypes.data  # nor on the way out
 
 
 def test_tensors_elsewhere_are_refused():
@@ -208,7 +212,7 @@ def test_operators_are_sound(rng, name):
     wanted = function(*plain, **({"mask": args[4]} if name == "knn" else {}))
     found = operator(*args)
     for one, other in zip(*(part if isinstance(part, tuple) else (part,) for part in (found, wanted)), strict=True):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

@@ -316,7 +316,7 @@ def search_graph(
     k, workers = as_k(k), as_threads(threads)
     places = None if beam is None else as_count(beam, "beam", most=MAX_BEAM)
     points = _points_of(graph, points)
-    found, _ = as_queries(queries, metric=points.metric, dim=points.dim)
+    found, _ = as_queries(queries, metric=points.metric, dim=points.dim, stay=_stays())
     allowed = as_mask(mask, len(points))
 
     def run() -> tuple[Float32s, Int64s, GraphSearch]:

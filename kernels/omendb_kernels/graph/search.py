@@ -63,6 +63,7 @@ def search(
 
     mask: bool (n,) of allowed rows, the tail's included. beam: None for the tuned one. Distances are the true ones (those of
     `pairwise(precision="exact")`); which rows are found is approximate, but in the tail and where the scan answered.
+    Queries may lie on the backend's device.
     """
     m = len(queries)
     wanted = beam_for(graph, k, beam)
@@ -71,6 +72,7 @@ def search(
         found = _sought(graph, points, queries, k, wanted, threads)
         if found is not None:
             return *found, report
+    queries = Rows(fetched(queries.data), queries.kind)
     allowed = None if mask is None else mask[: graph.rows]
     count = graph.present if allowed is None else int(np.count_nonzero(allowed))
     if mask is not None and count <= math.sqrt(SCAN_PER_PLACE * wanted * graph.present):

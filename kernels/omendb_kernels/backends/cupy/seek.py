@@ -17,7 +17,7 @@ from ...arrays import Rows
 from ...codec import rotation_blocks
 from ...contract import CodeRows, Float32s, Int64s, SearchPlan
 from ...metrics import METRICS
-from ._device import MOST_SHARED, SHARE, free_bytes, launch, on_device, op, put, put_codes, put_rows, uploaded
+from ._device import MOST_SHARED, SHARE, free_bytes, give, launch, on_device, op, put, put_codes, put_rows, uploaded
 from .beam import BeamPlan, plan_beam, rows_at_once, search_lists
 from .encode import encode, lengths
 from .nearest import nearest
@@ -34,15 +34,16 @@ def seek(plan: SearchPlan) -> Callable[[Rows, int, int, int], tuple[Float32s, In
 
     @op
     def search(queries: Rows, k: int, beam: int, threads: int) -> tuple[Float32s, Int64s, int]:
-        m = len(queries)
-        distances, ids = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
+        m, here = len(queries), on_device(queries.data)
+        xp: Any = cupy if here else np
+        distances, ids = xp.empty((m, k), np.float32), xp.empty((m, k), np.int64)
         fewest = rows
         if not m:
             return distances, ids, fewest
         step = min(m, searcher.rows_at_once(queries, k, beam))
         for start, stop, (data,) in uploaded((queries.data,), step):
-            answer = searcher.search(Rows(data, queries.kind), k, beam)
-            distances[start:stop], ids[start:stop], found = map(cupy.asnumpy, answer)
+            near, found_ids, found = searcher.search(Rows(data, queries.kind), k, beam)
+            distances[start:stop], ids[start:stop] = give(near, queries.data), give(found_ids, queries.data)
             fewest = min(fewest, int(found.min()))
         return distances, ids, fewest
 
