@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from omendb import DB
 
 DIM = 6
+RAM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # for thousands of folders: there a sync costs nothing
 LONG = 1_500  # rows behind which rows are coded
+
+
+@pytest.fixture
+def ram() -> Iterator[Path]:
+    """An empty folder, in memory where the system has such a thing."""
+    with tempfile.TemporaryDirectory(dir=RAM) as home:
+        yield Path(home)
 
 
 def rows(rng: np.random.Generator, n: int, dim: int = DIM) -> np.ndarray:

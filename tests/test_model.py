@@ -6,6 +6,7 @@ numbers of rows are made to take the roads of large ones: graphs from a few rows
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from conftest import NUMBA_BLOCKED
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from store_sets import RAM
 
 import omendb
 from omendb import DB
@@ -26,7 +28,7 @@ MOST_ROWS = 900  # of the model; the searches are what is tested, not their spee
 RECALL = 0.99  # of all graph searches of a run together
 SEEDS = st.integers(0, 2**32 - 1)
 RARELY = st.sampled_from([False] * 5 + [True])
-TALLY = {"hits": 0, "wanted": 0, "graph": 0, "late": 0, "inserted": 0}
+TALLY = {"hits": 0, "wanted": 0, "graph": 0, "late": 0, "inserted": 0, "close": 0, "kill": 0, "copy": 0, "repair": 0}
 
 
 def distances(metric: str, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -52,16 +54,36 @@ class Model(RuleBasedStateMachine):
         n=st.sampled_from([0, 1, 63, 64, 150, 300, 500]),
         more=st.sampled_from([0, 40, 130]),
         spread=st.sampled_from([0, 60]),
+        durable=st.booleans(),
         seed=SEEDS,
     )
-    def begin(self, metric: str, kind: str, ids: str, threshold: int, n: int, more: int, spread: int, seed: int) -> None:
+    def begin(
+        self, metric: str, kind: str, ids: str, threshold: int, n: int, more: int, spread: int, durable: bool, seed: int
+    ) -> None:
         self.metric, self.kind, self.ids, self.threshold, self.spread = metric, kind, ids, threshold, spread
         self.rows: dict[Any, tuple[np.ndarray, Any]] = {}
         self.used, self.inside, self.rng = 0, 0, np.random.default_rng(seed)
         self.db = DB(metric=metric, build_threshold=threshold, threads=2)
+        self.durable, self.folders = durable, 0
+        if durable:
+            self.home = tempfile.TemporaryDirectory(dir=RAM)
+            self.db.copy(self.folder())
+            self.open()
         self.build(n, seed)
         self.graph_is_whole()
         self.add(more, False, False, seed + 1)
+
+    def folder(self) -> Path:
+        """The folder in use; a new name after `move`."""
+        return Path(self.home.name) / str(self.folders)
+
+    def open(self) -> None:
+        self.db = DB.open(self.folder(), build_threshold=self.threshold, threads=2)
+
+    def teardown(self) -> None:
+        if hasattr(self, "home"):
+            self.db.close()
+            self.home.cleanup()
 
     # --- what comes in -----------------------------------------------------------------------------------------------
 
@@ -179,7 +201,47 @@ class Model(RuleBasedStateMachine):
             assert first.read_bytes() == second.read_bytes()
         assert loaded.stats().deleted == 0
         loaded._build_threshold = self.threshold
-        self.db = loaded
+        if not self.durable:
+            self.db = loaded
+
+    @rule()
+    def compact(self) -> None:
+        self.db.compact()
+        stats = self.db.stats()
+        assert (stats.rows, stats.deleted) == (len(self.rows), 0)
+
+    # --- the folder --------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.durable)
+    @rule(way=st.sampled_from(["close", "kill", "copy", "repair"]))
+    def come_back(self, way: str) -> None:
+        """Another handle on what the folder holds: the same database, to the byte."""
+        before, old = self.content(self.db), self.folder()
+        if way == "copy":
+            self.folders += 1
+            self.db.copy(self.folder())
+        elif way == "kill":  # the files as a killed process leaves them
+            self.folders += 1
+            shutil.copytree(old, self.folder())
+        self.db.close()
+        if way == "repair":
+            self.folders += 1
+            assert DB.repair(old, self.folder()).ok
+        self.open()
+        assert self.content(self.db) == before
+        TALLY[way] += 1
+
+    @precondition(lambda self: self.durable)
+    @rule()
+    def read_beside(self) -> None:
+        with DB.open(self.folder(), "r", threads=1) as reader:
+            assert self.content(reader) == self.content(self.db)
+            assert reader.verify(full=True).ok
+
+    def content(self, db: DB) -> bytes:
+        path = Path(self.home.name) / "content.omen"
+        db.save(path, overwrite=True)
+        return path.read_bytes()
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -318,4 +380,5 @@ def test_model(monkeypatch):
     assert TALLY["graph"] > 100, "the model was to search graphs"
     assert TALLY["late"] > 3, "with rows behind them"
     assert TALLY["inserted"] > 1, "and with rows that entered them"
+    assert min(TALLY[way] for way in ("close", "kill", "copy", "repair")), "and folders that came back in every way"
     assert TALLY["hits"] >= RECALL * TALLY["wanted"], TALLY

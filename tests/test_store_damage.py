@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from store_sets import DIM, assert_same, bytes_of, files, names, put, rows, sample
+from store_sets import DIM, assert_same, bytes_of, files, names, put, ram, rows, sample
 
 import omendb
 from omendb import DB, snapshot
 
+__all__ = ["ram"]  # a fixture
 GOLDEN = Path(__file__).parent / "data" / "folder-1"
 
 
@@ -57,8 +58,8 @@ def damages(rng: np.random.Generator, content: dict[str, bytes], count: int) -> 
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(12_000, marks=pytest.mark.long)])
-def test_damage_anywhere_is_reported_or_without_effect(tmp_path, rng, count):
-    folder = tmp_path / "db"
+def test_damage_anywhere_is_reported_or_without_effect(ram, rng, count):
+    folder = ram / "db"
     content = closed(folder)
     honest, silent = state_of(folder), 0
     for name, data in damages(rng, content, count):
@@ -75,9 +76,9 @@ def test_damage_anywhere_is_reported_or_without_effect(tmp_path, rng, count):
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(4_000, marks=pytest.mark.long)])
-def test_damage_after_a_kill(tmp_path, rng, count):
+def test_damage_after_a_kill(ram, rng, count):
     """The end of a write-ahead log looks the same whether it was damaged or never finished: then a prefix is what is there."""
-    folder, prefixes = tmp_path / "db", set()
+    folder, prefixes = ram / "db", set()
     content = left_by_a_kill(folder)
     put(folder, content)
     honest = state_of(folder)
@@ -148,27 +149,27 @@ def rows_in(db: DB) -> dict[Any, tuple[bytes, Any]]:
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("ids", ["str", "int", "row"])
-def test_repair_saves_what_verifies_and_invents_nothing(tmp_path, rng, ids, count):
+def test_repair_saves_what_verifies_and_invents_nothing(ram, rng, ids, count):
     """Every row it gives was there once; it says so when one that should be there is not."""
-    folder, ever = tmp_path / "db", {}
+    folder, ever = ram / "db", {}
     with sample(folder, ids=ids) as db:
         last = rows_in(db)
     content = files(folder)
     for writes in range(1, 8):  # the same history again, and all it ever held
-        shutil.rmtree(tmp_path / "again", ignore_errors=True)
-        with sample(tmp_path / "again", ids=ids, writes=writes) as db:
+        shutil.rmtree(ram / "again", ignore_errors=True)
+        with sample(ram / "again", ids=ids, writes=writes) as db:
             for key, row in rows_in(db).items():
                 ever.setdefault(key, set()).add(repr(row))
     saved = 0
     for name, data in damages(rng, content, count):
         put(folder, {**content, name: data})
-        shutil.rmtree(tmp_path / "into", ignore_errors=True)
+        shutil.rmtree(ram / "into", ignore_errors=True)
         try:
-            report = DB.repair(folder, tmp_path / "into", threads=1)
+            report = DB.repair(folder, ram / "into", threads=1)
         except omendb.CorruptFile:
             assert state_of(folder) is None
             continue
-        with DB.open(tmp_path / "into") as db:
+        with DB.open(ram / "into") as db:
             found = rows_in(db)
             assert db.verify(full=True).ok
         assert report.rows == len(found)
