@@ -13,9 +13,14 @@ from contract_cases import TABLE, Case
 from contract_check import Call, as_tuple, check, compare_bits, map_arrays, run_op
 from triton_sim import KernelError, Sim, triton_fixture  # noqa: F401
 
-KERNELS = {"nearest": "scan"}  # op -> the kernel that shows that Triton did it
+KERNELS = {  # op -> the kernel that shows that Triton did it
+    "nearest": "scan", "pick": "leaf_nearest", "prune": "prune_lines", "rerank": "final_keys", "lengths": "row_lengths",
+    "encode": "row_codes", "pairwise": "exact_tile", "pairwise float32": "product_tile",
+}  # fmt: skip
 SLOW = 150  # dimensions: cases beyond run with --long, but for a few
-SHARE = {"nearest": 2}  # of an op's cases one in so many, from a random one on, without --long
+SHARE = {"nearest": 4, "pick": 12, "prune": 10, "rerank": 6, "lengths": 2, "encode": 3, "pairwise": 6, "pairwise float32": 6}
+# of an op's cases one in so many runs without --long, from a random one on
+WAITS = {"pick": 1}  # programs are laid out on the host
 
 
 def backend() -> Any:
@@ -47,9 +52,10 @@ def test_on_the_device_an_answer_stays_there(rng, gpu, op):
     placed = Call(call.op, {name: map_arrays(value, cupy.asarray) for name, value in call.args.items()})
     gpu.syncs.clear()
     found = as_tuple(run_op(backend(), placed, 1))
-    assert gpu.syncs == []
+    assert len(gpu.syncs) <= WAITS.get(op, 0), gpu.syncs
     assert all(isinstance(part, cupy.ndarray) for part in found)
-    compare_bits(call.wanted, tuple(part.get() for part in found), op)
+    if op != "pairwise float32":
+        compare_bits(call.wanted, tuple(part.get() for part in found), op)
 
 
 def test_rows_beyond_the_device_are_streamed(rng, gpu):
@@ -75,6 +81,23 @@ MUTANTS: list[tuple[str, str, str, str]] = [  # (file, op that must show it, tex
     ("nearest.py", "nearest", "(place < dim), other=0)", "(place <= dim), other=0)"),
     ("nearest.py", "nearest", "place = tl.load(ids + place, mask=found, other=0)", "place = place"),
     ("nearest.py", "nearest", "mask=here[:, None] & (slot < k))", "mask=(slot < k))"),
+    ("pick.py", "pick", "tl.where(places[:, None] == others[None, :], INT32_MAX, scores)", "scores"),  # its own neighbour
+    ("pick.py", "pick", "there = others < size", "there = others <= size"),
+    ("pick.py", "pick", "range(tl.cdiv(size, BN) * steps)", "range(size // BN * steps)"),
+    ("prune.py", "prune", "(distances <= reach[:, None, :])", "(distances < reach[:, None, :])"),
+    ("prune.py", "prune", "(place[:, None] < place[None, :])", "(place[:, None] > place[None, :])"),
+    ("prune.py", "prune", "strikers & (kept | waiting)[:, None]", "strikers & kept[:, None]"),
+    ("prune.py", "prune", "mask=there[:, :, None] & (byte < dim)", "mask=there[:, :, None] & (byte <= dim)"),
+    ("prune.py", "prune", "count[:, None] + place[None, :] - rank)", "place[None, :])"),
+    ("rerank.py", "rerank", "asked = query < m", "asked = query <= m"),
+    ("rerank.py", "rerank", "there = row >= 0", "there = row >= -1"),
+    ("_rows.py", "rerank", "(count, 2, 4)), (0, 2, 1)", "(count, 4, 2)), (0, 1, 2)"),  # another order of sums
+    ("_rows.py", "rerank", "(column < dim)", "(column <= dim)"),
+    ("encode.py", "encode", "if tl.max(tl.max(doubtful.to(tl.int32), axis=1), axis=0) > 0:", "if dim < 0:"),
+    ("encode.py", "encode", "tl.maximum(y / scale, -128.0)", "tl.maximum(y / scale, -127.0)"),
+    ("encode.py", "encode", "error = y - scale * code", "error = y - code / inverse"),
+    ("distances.py", "pairwise", "values_at(other, start, dim, right < n)", "values_at(other, start, dim, right <= n)"),
+    ("distances.py", "pairwise float32", "lengths - 2.0 * products", "lengths - products"),
 ]
 
 
@@ -84,6 +107,7 @@ def test_seeded_mutants_are_caught(gpu, monkeypatch, mutant):
     file, op, right, wrong = mutant
     ops, module = backend(), importlib.import_module(f"omendb_kernels.backends.triton.{file.removesuffix('.py')}")
     replace_in(module, right, wrong, monkeypatch)
+    gpu.seconds = 5
     assert caught(gpu, ops, op, zlib.crc32(repr(mutant).encode())), "nothing saw it"
 
 

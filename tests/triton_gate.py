@@ -41,7 +41,7 @@ class Variant(NamedTuple):
     case: str  # of its budget
     pointers: dict[str, str]
     constants: dict[str, Any]
-    options: tuple[int, int]  # warps, stages
+    options: tuple[int, int, bool]  # warps, stages, fused
 
     def __str__(self) -> str:
         return f"{self.kernel} {self.case}".strip()
@@ -113,7 +113,7 @@ def built(variant: Variant, arch: int) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    options = {"num_warps": variant.options[0], "num_stages": variant.options[1], "enable_fp_fusion": False}
+    options = {"num_warps": variant.options[0], "num_stages": variant.options[1], "enable_fp_fusion": variant.options[2]}
     return triton.compile(source_of(variant), target=GPUTarget("cuda", arch, 32), options=options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -14,11 +15,13 @@ import triton.language as tl
 import triton.runtime.interpreter as engine
 from gpu_sim import KernelError
 from gpu_sim.state import SIM
+from triton.runtime.jit import mangle_type
 
 from .watch import Watch
 
 assert triton.knobs.runtime.interpret, "TRITON_INTERPRET=1 must be set before triton is imported"
 
+SEEN: set[tuple[Any, ...]] = set()  # the code that was asked for since it was last cleared: see code_of
 EXACT_SUM = 1024  # products of two int8 that a float32 adds without rounding
 _patched = 0
 _patch_lang = engine._patch_lang
@@ -75,6 +78,7 @@ def start(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: 
     if len(args) + len(constants) != len(names) or set(names[len(args) :]) != set(constants):
         raise KernelError(f"{kernel.__name__} takes {names}, not {len(args)} arguments and {sorted(constants)}")
     SIM.launches[kernel.__name__] += 1
+    SEEN.add(code_of(kernel, args, constants, options))
     arrays = {name: value.array._a for name, value in zip(names, args, strict=False) if hasattr(value, "data_ptr")}
     for name, value in zip(names, args, strict=False):
         if name not in arrays and not (type(value) is int and -(2**31) <= value < 2**31):
@@ -82,13 +86,41 @@ def start(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: 
     given = {name: engine._implicit_cvt(value) for name, value in zip(names, args, strict=False)}
     programs = [(x, y, z) for x in range(grid[0]) for y in range(grid[1]) for z in range(grid[2])]
     random.Random(SIM.seed).shuffle(programs)
-    with Watch(kernel.__name__, arrays) as watch, _language(kernel):
+    with Watch(kernel.__name__, arrays) as watch, _language(kernel), _limited(kernel.__name__):
         run = kernel.rewrite()
         engine.interpreter_builder.set_grid_dim(*grid)
         for program in programs:
             engine.interpreter_builder.set_grid_idx(*program)
             watch.begin(program)
             run(**given, **constants)
+
+
+def code_of(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any], options: Any) -> tuple[Any, ...]:
+    """What Triton compiles code by: the kernel, its pointers' types and whether those it asks of are aligned, its constants."""
+    asked = set(kernel.arg_names) - set(kernel.kwargs.get("do_not_specialize", ()))
+    types = tuple(
+        (name, mangle_type(value), name in asked and value.data_ptr() % 16 == 0)
+        for name, value in zip(kernel.arg_names, args, strict=False)
+        if hasattr(value, "data_ptr")
+    )
+    name = f"{kernel.fn.__module__.rpartition('.')[2]}.{kernel.__name__}"
+    return name, types, tuple(sorted(constants.items())), tuple(options)
+
+
+@contextmanager
+def _limited(name: str) -> Iterator[None]:
+    """A launch that takes more than SIM.seconds of the processor's time does not end."""
+
+    def late(*_: Any) -> None:
+        raise KernelError(f"{name} did not end within {SIM.seconds} seconds")
+
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, SIM.seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @contextmanager

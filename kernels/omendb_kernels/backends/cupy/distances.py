@@ -43,6 +43,11 @@ class Tile(NamedTuple):
 @op
 def pairwise(queries: Rows, points: Rows, metric: int, precision: str, *, threads: int) -> NDArray[Any]:
     """See contract.py."""
+    return pairwise_by(_exact, _by_product, queries, points, metric, precision)
+
+
+def pairwise_by(exact: Any, by_product: Any, queries: Rows, points: Rows, metric: int, precision: str) -> NDArray[Any]:
+    """`pairwise` with the kernels of exact(left, points, metric, to) and by_product(left, right, metric, to), as below."""
     m, n, here = len(queries), len(points), on_device(queries.data)
     out: NDArray[Any] = (cupy if here else np).empty((m, n), np.float32)
     if not out.size:
@@ -60,9 +65,9 @@ def pairwise(queries: Rows, points: Rows, metric: int, precision: str, *, thread
             own = None if here else cupy.empty((bottom - top, stop - start), np.float32)
             to = Tile(out[top:bottom], n, start) if own is None else Tile(own, stop - start, 0)
             if precision == "float32":
-                _by_product(left, _prepared(right, metric, mean), metric, to)
+                by_product(left, _prepared(right, metric, mean), metric, to)
             else:
-                _exact(left, right, metric, to)
+                exact(left, right, metric, to)
             if own is not None:
                 out[top:bottom, start:stop] = cupy.asnumpy(own)
     return out

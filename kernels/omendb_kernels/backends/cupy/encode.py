@@ -65,6 +65,11 @@ def rows_at_once(rows: Rows, bytes_per_row: int) -> int:
 @op
 def lengths(rows: Rows, *, threads: int) -> Float64s:
     """See contract.py."""
+    return lengths_by(measure, rows)
+
+
+def lengths_by(measure: Any, rows: Rows) -> Float64s:
+    """`lengths` with the kernel of measure(rows, out), as the one below."""
     n, here = len(rows), on_device(rows.data)
     out: Float64s = (cupy if here else np).empty(n, np.float64)
     step = rows_at_once(rows, 2 * rows.dim * rows.data.itemsize + 8)
@@ -88,6 +93,13 @@ def encode(
     rows: Rows, lengths: Float64s | None, offset: Float32s, signs: Int8s | None, scales: Float64s, *, threads: int
 ) -> tuple[Int8s, Int32s, Float64s]:
     """See contract.py."""
+    return encode_by(_encode, rows, lengths, offset, signs, scales)
+
+
+def encode_by(
+    encoded: Any, rows: Rows, lengths: Any, offset: Float32s, signs: Int8s | None, scales: Float64s
+) -> tuple[Int8s, Int32s, Float64s]:
+    """`encode` with the kernel of encoded(rows, lengths, (offset, signs), scales, out), as `_encode` below."""
     n, dim, here = len(rows), rows.dim, on_device(rows.data)
     xp: Any = cupy if here else np
     out = (xp.empty((n, padded_dim(dim)), np.int8), xp.empty(n, np.int32), xp.empty(n, np.float64))
@@ -101,7 +113,7 @@ def encode(
     common = None if own else put(scales)
     for start, stop, (data, sizes, scale) in uploaded(columns, rows_at_once(rows, 2 * dim * rows.data.itemsize + dim + 64)):
         part = tuple(whole[start:stop] if here else cupy.empty((stop - start, *whole.shape[1:]), whole.dtype) for whole in out)
-        _encode(Rows(data, rows.kind), sizes, codec, scale if own else common, part)
+        encoded(Rows(data, rows.kind), sizes, codec, scale if own else common, part)
         if not here:
             for whole, found in zip(out, part, strict=True):
                 whole[start:stop] = cupy.asnumpy(found)

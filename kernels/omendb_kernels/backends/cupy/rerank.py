@@ -75,6 +75,13 @@ def rerank(
     threads: int,
 ) -> tuple[Float32s, Int64s]:
     """See contract.py."""
+    return rerank_by(_answer, queries, points, candidates, k, metric, lengths, lower)
+
+
+def rerank_by(
+    answer_of: Any, queries: Rows, points: Rows, candidates: Int32s, k: int, metric: int, lengths: Any, lower: Any
+) -> tuple[Float32s, Int64s]:
+    """`rerank` with the kernels of answer_of(queries, pieces, k, metric, near), as `_answer` below."""
     (m, width), here = candidates.shape, on_device(queries.data)
     xp: Any = cupy if here else np
     answer = xp.empty((m, k), np.float32), xp.empty((m, k), np.int64)
@@ -88,7 +95,7 @@ def rerank(
     parts = _tiles if on_device(points.data) or _worth_sending(points, m * width) else _gathered
     for start, stop, data, pieces in parts(columns, points, lengths, k):
         near = [part[start:stop] if here else cupy.empty((stop - start, k), part.dtype) for part in answer]
-        _answer(Rows(data, queries.kind).float32(), pieces, k, metric, near)
+        answer_of(Rows(data, queries.kind).float32(), pieces, k, metric, near)
         if not here:
             for part, own in zip(answer, near, strict=True):
                 part[start:stop] = cupy.asnumpy(own)

@@ -59,10 +59,11 @@ class Array:
 
 
 class Options(NamedTuple):
-    """How a kernel is compiled, its constants apart."""
+    """How a kernel is compiled, its constants apart. fused: multiply-adds are allowed, as only "float32" may have them."""
 
     warps: int = 4
     stages: int = 2
+    fused: bool = False
 
 
 def jit(*aligned: str) -> Callable[[Any], Any]:
@@ -88,8 +89,8 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, options: Options = Op
 
 
 def start(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any], options: Options) -> None:
-    """The launch itself. enable_fp_fusion: floats here have one order and no multiply-add (contract.py)."""
-    how = {"num_warps": options.warps, "num_stages": options.stages, "enable_fp_fusion": False}
+    """The launch itself."""
+    how = {"num_warps": options.warps, "num_stages": options.stages, "enable_fp_fusion": options.fused}
     compiled = kernel.warmup(*args, grid=grid, **constants, **how)
     named = (constants[name] for name in kernel.arg_names[len(args) :])
     compiled[grid](*args, *named, stream=cupy.cuda.get_current_stream().ptr)

@@ -41,6 +41,28 @@ NEAREST: Table = {
     ("long 16", 100): Tile(128, 64, 128, Options(8, 3), 1),
     ("long 64", 80): Tile(128, 64, 128, Options(8, 3), 1),
 }
+# Rows are those of a block of pick.cu, whose host code lays out the programs.
+PICK: Table = {
+    ("short 8", 80): Tile(64, 128, 128, Options(8, 3), 1),
+    ("short 8", 90): Tile(64, 64, 128, Options(4, 3), 3),
+    ("short 64", 80): Tile(64, 64, 128, Options(8, 3), 1),
+    ("long 8", 80): Tile(64, 128, 128, Options(8, 3), 1),
+    ("long 64", 80): Tile(64, 64, 128, Options(8, 3), 1),
+    ("long 64", 100): Tile(64, 64, 128, Options(8, 2), 1),
+}
+# Rows are lines of a program.
+PRUNE: Table = {("64", 80): Tile(2, 64, 128, Options(4, 2), 3)}
+# Rows are pairs of a program, eight values of each at a time.
+RERANK: Table = {("keys", 80): Tile(64, 8, 0, Options(4, 2), 8)}
+
+# Rows of a program, eight values of each at a time.
+ENCODE: Table = {("rows", 80): Tile(64, 8, 0, Options(4, 2), 8)}
+# Queries and points of a program; bytes of a row of "float32" at a time.
+DISTANCES: Table = {
+    ("exact", 80): Tile(16, 16, 0, Options(4, 2), 6),
+    ("float32", 80): Tile(128, 64, 128, Options(8, 3, True), 2),
+    ("float32", 100): Tile(128, 64, 128, Options(8, 2, True), 2),
+}
 
 
 def tile_for(table: Table, case: str, arch: int) -> Tile:
