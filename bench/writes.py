@@ -1,8 +1,9 @@
-"""Rows a second: a batch inserted into a graph, beside hnswlib; batches appended to a database without one."""
+"""Rows a second: a batch inserted into a graph, beside hnswlib; batches appended to a database without one, and to a folder."""
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from .timing import in_turn
 INSIDE, INSERTED = 100_000, 10_000
 EFFORT = 64  # of the search that tells recall after the insert
 APPENDED, BATCH = 200_000, 10_000
+DURABLE_DIM = 128
+PROBES = 30  # syncs of the disk itself, before and after
 
 
 def report(folder: Path | None, *, threads: str, rounds: int, out: Path | None, unset: Mapping[str, str]) -> int:
@@ -41,8 +44,11 @@ def report(folder: Path | None, *, threads: str, rounds: int, out: Path | None, 
     print(f"\n{data.name}: {APPENDED:,} rows appended without a graph, {BATCH:,} at a time")
     lines = [[str(count), *(number(one[kind]) for kind in one)] for count, one in appended.items()]
     print(table(["threads", *(f"{kind} rows/s" for kind in appended[workers[0]])], lines), flush=True)
+    kept = {count: durable(count) for count in workers}
+    show_durable(kept)
     if out:
-        out.write_text(json.dumps({**facts, "set": data.name, "insert": inserted, "append": appended}, indent=1))
+        everything = {**facts, "set": data.name, "insert": inserted, "append": appended, "durable": kept}
+        out.write_text(json.dumps(everything, indent=1))
     return 0
 
 
@@ -129,3 +135,59 @@ def appends(data: DataSet, threads: int, rounds: int) -> dict[str, float]:
 
     seconds = in_turn({name: partial(fill, rows) for name, rows in forms.items()}, rounds)
     return {name: APPENDED / float(np.median(taken)) for name, taken in seconds.items()}
+
+
+def durable(threads: int) -> dict[str, dict[str, float]]:
+    """Batches acknowledged by a folder, checkpoints and snapshots that fell due included, beside the disk's own rates."""
+    rows = np.random.default_rng(0).standard_normal((BATCH, DURABLE_DIM), dtype=np.float32)
+    measured: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-durable-") as home:
+        before = _disk(Path(home) / "probe", rows.tobytes())
+        for durability in ("full", "normal"):
+            with omendb.DB.open(Path(home) / durability, durability=durability, threads=threads) as db:
+                db.add_batch(rows)  # fits the codec
+                batches = _seconds(partial(db.add_batch, rows), APPENDED // BATCH)
+                single = _seconds(partial(db.add_batch, rows[:1]), 100)
+            measured[durability] = {
+                "rows_per_second": len(batches) * BATCH / float(batches.sum()),
+                "median_rows_per_second": BATCH / float(np.median(batches)),
+                "one_row_ms": 1e3 * float(np.median(single)),
+            }
+        after = _disk(Path(home) / "probe", rows.tobytes())
+    disk = {name: (before[name] + after[name]) / 2 for name in before}
+    return {**measured, "disk": disk}
+
+
+def _seconds(act: Any, times: int) -> np.ndarray:
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        act()
+        taken.append(time.perf_counter() - start)
+    return np.array(taken)
+
+
+def _disk(path: Path, batch: bytes) -> dict[str, float]:
+    """Milliseconds of a sync of 4 KiB; MB/s of as many bytes as a batch has, written and synced."""
+
+    def write(file: Any, data: bytes) -> None:
+        file.write(data)
+        os.fsync(file.fileno())
+
+    with open(path, "wb", buffering=0) as file:
+        syncs = _seconds(partial(write, file, bytes(4096)), PROBES)
+        batches = _seconds(partial(write, file, batch), PROBES // 3)
+    return {"sync_ms": 1e3 * float(np.median(syncs)), "megabytes_per_second": len(batch) / 1e6 / float(np.median(batches))}
+
+
+def show_durable(kept: dict[int, dict[str, dict[str, float]]]) -> None:
+    print(f"\n{APPENDED:,} rows of {DURABLE_DIM} float32 acknowledged by a durable folder, {BATCH:,} at a time")
+    lines = []
+    for count, each in kept.items():
+        disk = each["disk"]
+        for durability in ("full", "normal"):
+            one = each[durability]
+            rates = [number(one["rows_per_second"]), number(one["median_rows_per_second"]), f"{one['one_row_ms']:.2f}"]
+            lines.append([durability, str(count), *rates, f"{disk['sync_ms']:.2f}", number(disk["megabytes_per_second"])])
+    names = ["durability", "threads", "rows/s", "rows/s, median batch", "one row, ms", "disk: sync, ms", "disk: MB/s"]
+    print(table(names, lines), flush=True)
