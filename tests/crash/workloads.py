@@ -215,10 +215,12 @@ class Folder:
         return [*steps, ["close"]]
 
     def read(self, folder: Path, *, go_on: bool) -> str:
+        first = self._as_reader(folder) if go_on else None
         with self.open(folder) as db:
             report = db.verify(full=True)
             assert report.ok, report
             content = self.content(db)
+            assert first in (None, content), "a reader saw something else than the writer after it"
             if go_on:
                 db.add_batch(*self._batch(7, 1_000_000, 2)[:1], ids=[1_000_000, 1_000_001])
                 after = self.content(db)
@@ -226,6 +228,16 @@ class Folder:
             with self.open(folder, "r") as db:
                 assert self.content(db) == after
         return content
+
+    def _as_reader(self, folder: Path) -> str | None:
+        """What the first to come finds when it only reads; None where there is nothing yet."""
+        import omendb
+
+        try:
+            with self.open(folder, "r") as db:
+                return self.content(db)
+        except (omendb.NotFound, omendb.NotAnIndex):
+            return None
 
 
 def _set_limits(journal: int, checkpoint: int) -> None:
