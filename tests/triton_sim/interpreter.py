@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -23,7 +24,9 @@ assert triton.knobs.runtime.interpret, "TRITON_INTERPRET=1 must be set before tr
 
 SEEN: set[tuple[Any, ...]] = set()  # the code that was asked for since it was last cleared: see code_of
 EXACT_SUM = 1024  # products of two int8 that a float32 adds without rounding
+LOCK = threading.Lock()  # the interpreter is one for all threads
 _patched = 0
+_deadline = float("inf")
 _patch_lang = engine._patch_lang
 _reduce = engine.ReduceOps.apply_impl
 _dot = engine.InterpreterBuilder.create_dot
@@ -48,7 +51,10 @@ def _int8_by_blas(self: Any, a: Any, b: Any, acc: Any, *rest: Any) -> Any:
 
 
 def _no_float_sums(self: Any, given: Any) -> Any:
-    """A reduction of floats has no order that the contract states; one of integers has none that shows."""
+    """A reduction of floats has no order that the contract states; one of integers has none that shows. No loop is without one,
+    so that this is where a launch that does not end is seen."""
+    if time.thread_time() > _deadline:
+        raise KernelError(f"a launch did not end within {SIM.seconds} seconds")
     if self.combine_fn is tl.standard._sum_combine and given[0].dtype.is_floating():
         raise KernelError("a sum of floats in no stated order (tl.sum)")
     return _reduce(self, given)
@@ -74,6 +80,13 @@ def fast() -> Iterator[None]:
 
 def start(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any], options: Any) -> None:
     """In the place of _launch.start: all programs of a launch, in shuffled order, watched."""
+    global _deadline
+    with LOCK:
+        _deadline = time.thread_time() + SIM.seconds
+        _run(kernel, grid, args, constants, options)
+
+
+def _run(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any], options: Any) -> None:
     names = kernel.arg_names
     if len(args) + len(constants) != len(names) or set(names[len(args) :]) != set(constants):
         raise KernelError(f"{kernel.__name__} takes {names}, not {len(args)} arguments and {sorted(constants)}")
@@ -86,7 +99,7 @@ def start(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: 
     given = {name: engine._implicit_cvt(value) for name, value in zip(names, args, strict=False)}
     programs = [(x, y, z) for x in range(grid[0]) for y in range(grid[1]) for z in range(grid[2])]
     random.Random(SIM.seed).shuffle(programs)
-    with Watch(kernel.__name__, arrays) as watch, _language(kernel), _limited(kernel.__name__):
+    with Watch(kernel.__name__, arrays) as watch, _language(kernel):
         run = kernel.rewrite()
         engine.interpreter_builder.set_grid_dim(*grid)
         for program in programs:
@@ -105,22 +118,6 @@ def code_of(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any], optio
     )
     name = f"{kernel.fn.__module__.rpartition('.')[2]}.{kernel.__name__}"
     return name, types, tuple(sorted(constants.items())), tuple(options)
-
-
-@contextmanager
-def _limited(name: str) -> Iterator[None]:
-    """A launch that takes more than SIM.seconds of the processor's time does not end."""
-
-    def late(*_: Any) -> None:
-        raise KernelError(f"{name} did not end within {SIM.seconds} seconds")
-
-    before = signal.signal(signal.SIGPROF, late)
-    signal.setitimer(signal.ITIMER_PROF, SIM.seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 @contextmanager

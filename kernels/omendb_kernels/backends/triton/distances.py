@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import cupy
+import numpy as np
 import triton.language as tl
 from numpy.typing import NDArray
 
@@ -115,7 +117,8 @@ def _tiles(kernel: Any, case: str, left: Side, right: Side, metric: int, to: Til
     m, n, dim = len(left.rows), len(right.rows), left.rows.dim
     tile, unit = tile_for(DISTANCES, case, capability()), unit_of(dim)
     needed = metric == (COSINE if kernel is exact_tile else L2)
-    facts = (left.facts, right.facts) if needed else (to.out, to.out)  # not read
+    none = cupy.empty(1, np.float64 if kernel is exact_tile else np.float32)  # of the same type, so of the same code
+    facts = (left.facts, right.facts) if needed else (none, none)
     depth = {"BD": tile.bytes // 4} if kernel is product_tile else {}
     launch(
         kernel, (-(-m // tile.rows), -(-n // tile.columns)), left.rows.data, right.rows.data, m, n, dim // unit, *facts,

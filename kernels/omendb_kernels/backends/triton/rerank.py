@@ -141,10 +141,11 @@ def _launch(
     (m, width), rows, tile = candidates.shape, points.rows, tile_for(RERANK, "keys", capability())
     unit = unit_of(rows.dim)
     known = metric == COSINE and points.lengths is not None
-    stand_in = out  # where a kernel is not to look
-    given = [stand_in if array is None else array for array in (*bounds, points.lengths, sizes, points.names)]
+    kinds = (np.float64, np.float32, np.float64, np.float64, np.int32)
+    given = zip((*bounds, points.lengths, sizes, points.names), kinds, strict=True)
+    given_or_not = (out.view(kind) if array is None else array for array, kind in given)  # of one type, so of one code
     launch(
-        final_keys, (-(-m * cut[1] // tile.rows),), queries, rows.data, rows.dim // unit, candidates, *given,
+        final_keys, (-(-m * cut[1] // tile.rows),), queries, rows.data, rows.dim // unit, candidates, *given_or_not,
         m, width, *cut, out, ROWS=tile.rows, UNIT=unit, METRIC=metric, KNOWN=known, NAMED=points.names is not None,
         BOUNDED=bounds[0] is not None, options=tile.options,
     )  # fmt: skip
