@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from omendb_kernels import PointSet, Rows, as_vectors
 from .columns import Texts
 from .errors import OmenError
 from .ids import IdKind, Ids, Keys
-from .snapshot import Arrays, Facts
+from .snapshot import Arrays, Facts, under
 
 Verb = Literal["add", "upsert", "delete"]
 
@@ -63,7 +62,7 @@ class Change:
         verb, metric, kind, n = facts["change"], facts["metric"], facts["ids"], facts["rows"]
         if verb not in get_args(Verb) or kind not in get_args(IdKind) or type(n) is not int or n < 0:
             raise ValueError("an unknown kind of change")
-        ids = Ids.restore(kind, dict(_under("ids.", arrays)), n, 2**62)
+        ids = Ids.restore(kind, under("ids.", arrays), n, 2**62)
         taken = ids.take_keys(np.arange(n))
         keys: Keys = taken.tolist() if kind == "str" else taken
         if verb == "delete":
@@ -72,7 +71,7 @@ class Change:
         if vectors.data.ndim != 2 or len(vectors) != n:
             raise ValueError("as many vectors as ids are wanted")
         rows = judged(vectors, metric)
-        texts = dict(_under("metadata.", arrays))
+        texts = under("metadata.", arrays)
         column = Texts.restore(texts["bytes"], texts["offsets"], n) if texts else None
         return cls(verb, kind, keys, rows, None if column is None else [column[row] for row in range(n)])
 
@@ -85,7 +84,3 @@ def judged(rows: Rows, metric: str) -> Rows:
         return as_vectors(rows.data, metric=metric, dtype=rows.kind)
     as_vectors(rows.float32(), metric=metric)
     return rows
-
-
-def _under(prefix: str, arrays: Arrays) -> Iterator[tuple[str, Any]]:
-    return ((name.removeprefix(prefix), array) for name, array in arrays.items() if name.startswith(prefix))

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_PIECE = 4 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An array that is made piece by piece, each time it is written: for what would not fit into memory a second time."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterator[NDArray[Any]]]
+
+    @classmethod
+    def taking(cls, array: NDArray[Any], rows: NDArray[np.int64]) -> Stream:
+        """The chosen rows of an array, in the order given."""
+        step = max(1, _PIECE * len(array) // max(1, array.nbytes))
+        starts = range(0, len(rows), step)
+        return cls(array.dtype, (len(rows), *array.shape[1:]), lambda: (array[rows[i : i + step]] for i in starts))
 
 
 class _Buffer:
@@ -82,8 +101,22 @@ class Texts:
         return Texts(blob, self._offsets.append(ends))
 
     def take(self, rows: NDArray[np.int64]) -> Texts:
-        """The byte strings of the chosen rows, in the order given."""
-        return Texts.of(self[row] for row in rows.tolist())
+        """The byte strings of the chosen rows, ascending."""
+        parts = self.streams(rows)
+        blob = np.concatenate([np.empty(0, np.uint8), *parts["bytes"].pieces()])
+        return Texts(Column.of(blob), Column.of(next(parts["offsets"].pieces())))
+
+    def streams(self, rows: NDArray[np.int64]) -> dict[str, Stream]:
+        """What `restore` needs of the chosen rows, ascending."""
+        blob, offsets = self._blob.values, self._offsets.values
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(offsets[rows + 1] - offsets[rows])])
+        firsts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of runs of neighbours, whose bytes lie together
+        lasts = np.append(firsts[1:], len(rows))[: len(firsts)] - 1
+        runs = list(zip(offsets[rows[firsts]].tolist(), offsets[rows[lasts] + 1].tolist(), strict=True))
+        return {
+            "bytes": Stream(blob.dtype, (int(ends[-1]),), lambda: (blob[begin:end] for begin, end in runs)),
+            "offsets": Stream(ends.dtype, ends.shape, lambda: iter([ends])),
+        }
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `restore` needs."""

@@ -35,11 +35,11 @@ from omendb_kernels import (
 
 from .arrays import as_array, as_ids, as_keys, as_metadata
 from .changes import Change
-from .columns import Texts
+from .columns import Stream, Texts
 from .errors import CorruptFile, DuplicateId, InvalidIds, OmenError, UnknownId
 from .ids import IdKind, Ids, Keys, as_list
 from .results import BuildReport, Metadata
-from .snapshot import Arrays, Facts
+from .snapshot import Arrays, Content, Facts, under
 
 Progress = Callable[[str, int, int], None]
 
@@ -206,9 +206,7 @@ class Generation:
         gone = self.ids.take_keys(np.unique(rows))
         return Change("delete", self.ids.kind, gone.tolist() if self.ids.kind == "str" else gone)
 
-    def applied(
-        self, change: Change, *, threads: int, whole: bool = False, progress: Progress | None = None
-    ) -> Generation:
+    def applied(self, change: Change, *, threads: int, whole: bool = False, progress: Progress | None = None) -> Generation:
         """The generation after a change that was judged for this one.
 
         whole: these are all rows there will be for long: the codec is fitted to all of them, not to the first.
@@ -274,9 +272,7 @@ class Generation:
         return replace(now, points=PointSet.view(now.points.vectors, self.metric, threads=threads))
 
     def _refuse_known(self, keys: Keys) -> None:
-        known = np.flatnonzero(self.find(keys) >= 0)
-        if known.size:
-            i = int(known[0])
+        for i in np.flatnonzero(self.find(keys) >= 0).tolist():
             raise DuplicateId(f"ids[{i}]", f"{as_list(keys)[i]!r}, which is in the index", "ids that are not in the index yet")
 
     def _grown_metadata(self, texts: list[bytes] | None, n: int, first: bool) -> Texts | None:
@@ -311,44 +307,51 @@ class Generation:
         rows = self.live_rows
         if len(rows) == 0:
             return replace(self, points=None, ids=None, metadata=None, live=None, graph=None)
-        graph = self.graph
-        if graph is not None:
-            graph = consolidate_graph(graph, self.points, self.live[: graph.rows], threads=threads)
         return replace(
             self,
             points=self.points.take(rows),
             ids=self.ids.take(rows),
             metadata=None if self.metadata is None else self.metadata.take(rows),
             live=None,
-            graph=None if graph is None else graph.take(rows),
+            graph=self._live_graph(threads),
         )
+
+    def _live_graph(self, threads: int) -> Graph | None:
+        """The graph of the live rows only, by their new numbers."""
+        if self.graph is None or self.live is None or self.points is None:
+            return self.graph
+        whole = consolidate_graph(self.graph, self.points, self.live[: self.graph.rows], threads=threads)
+        return None if whole is None else whole.take(self.live_rows)
 
     # --- leaving and coming back ---------------------------------------------------------------------------------
 
-    def state(self, *, threads: int) -> tuple[Facts, Arrays]:
-        """JSON facts and named arrays of the live rows, all that `restore` needs."""
-        now = self.compacted(threads=threads)
+    def state(self, *, threads: int) -> tuple[Facts, Content]:
+        """JSON facts and named arrays of the live rows, all that `restore` needs. Rows are copied only as they are written."""
         facts: Facts = {
-            "metric": now.metric,
-            "dim": now.dim,
-            "dtype": now.dtype,
-            "ids": now.id_kind,
-            "next_row": now.next_row,
-            "rows": now.total,
+            "metric": self.metric,
+            "dim": self.dim,
+            "dtype": self.dtype,
+            "ids": self.id_kind,
+            "next_row": self.next_row,
+            "rows": len(self),
         }
-        arrays: Arrays = {}
-        if now.points is not None and now.ids is not None:
-            facts["points"], points = now.points.state()
-            if not math.isfinite(now.points.max_length):
-                raise CorruptFile("the lengths of the loaded file are damaged; load it with verify=True")
-            arrays |= {f"points.{name}": array for name, array in points.items()}
-            arrays |= {f"ids.{name}": array for name, array in now.ids.arrays().items()}
-        if now.graph is not None:
-            facts["graph"], lists = now.graph.state()
-            arrays |= {f"graph.{name}": array for name, array in lists.items()}
-        if now.metadata is not None:
-            arrays |= {f"metadata.{name}": array for name, array in now.metadata.arrays().items()}
-        return facts, arrays
+        content: dict[str, Any] = {}
+        if len(self) == 0 or self.points is None or self.ids is None:
+            return facts, content
+        rows = None if self.live is None else self.live_rows
+        facts["points"], points = _state_of(self.points, rows)
+        if not math.isfinite(self.points.max_length):
+            raise CorruptFile("the lengths of the loaded file are damaged; load it with verify=True")
+        content |= {f"points.{name}": array for name, array in points.items()}
+        ids = self.ids if rows is None else self.ids.take(rows)
+        content |= {f"ids.{name}": array for name, array in ids.arrays().items()}
+        if (graph := self._live_graph(threads)) is not None:
+            facts["graph"], lists = graph.state()
+            content |= {f"graph.{name}": array for name, array in lists.items()}
+        if self.metadata is not None:
+            texts = self.metadata.arrays() if rows is None else self.metadata.streams(rows)
+            content |= {f"metadata.{name}": array for name, array in texts.items()}
+        return facts, content
 
     @classmethod
     def restore(cls, facts: Facts, arrays: Arrays) -> Generation:
@@ -369,22 +372,28 @@ class Generation:
         empty = cls(metric, dim, dtype, kind, next_row=next_row)
         if rows == 0:
             return empty
-        points = PointSet.restore(facts["points"], _under("points.", arrays))
+        points = PointSet.restore(facts["points"], under("points.", arrays))
         if (points.metric, points.dim, points.kind, len(points)) != (metric, dim, dtype, rows):
             raise ValueError("the rows are not what the facts say")
         if not 0 <= points.max_length < math.inf:
             raise ValueError("the longest row is of an impossible length")
         if kind is None:
             raise ValueError("rows without ids")
-        ids = Ids.restore(kind, _under("ids.", arrays), rows, next_row)
-        texts = _under("metadata.", arrays)
+        ids = Ids.restore(kind, under("ids.", arrays), rows, next_row)
+        texts = under("metadata.", arrays)
         metadata = Texts.restore(texts["bytes"], texts["offsets"], rows) if texts else None
-        graph = Graph.restore(facts["graph"], _under("graph.", arrays), rows) if "graph" in facts else None
+        graph = Graph.restore(facts["graph"], under("graph.", arrays), rows) if "graph" in facts else None
         if graph is not None and points.codec is None:
             raise ValueError("a graph over rows without codes")
         return replace(empty, points=points, ids=ids, metadata=metadata, graph=graph)
 
 
-def _under(prefix: str, arrays: Arrays) -> Arrays:
-    """The arrays whose names begin with `prefix`, without it."""
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+def _state_of(points: PointSet, rows: NDArray[np.int64] | None) -> tuple[Facts, Content]:
+    """What `points.take(rows).state()` would give, without the copy; None: of all rows."""
+    facts, arrays = points.state()
+    if rows is None:
+        return facts, arrays
+    longest = float(arrays["lengths"][rows].max()) if points.metric == "ip" else 0.0
+    whole = ("offset", "signs")  # of the codec, not of rows
+    taken = {name: array if name in whole else Stream.taking(array, rows) for name, array in arrays.items()}
+    return {**facts, "rows": len(rows), "max_length": longest}, taken

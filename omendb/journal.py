@@ -56,9 +56,10 @@ def _hash(sequence: int, rest: int, content: bytes | memoryview) -> bytes:
 class Journal:
     """One connection to the SQLite file. Not for two threads at once, nor for a forked child."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, quiet: tuple[int, ...] | None) -> None:
         self.path = path
         self._connection = connection
+        self._quiet = quiet
         self._synchronous = "FULL"
 
     @staticmethod
@@ -87,10 +88,14 @@ class Journal:
         with _translated(path):
             if not path.is_file():
                 raise CorruptFile(f"{path} is missing")
-            how = "mode=rw" if write else _way_to_read(path)
+            # Readers never may write: one that closed last would carry over, and delete, the log of a writer whose locks are
+            # lost (POSIX drops them when its process closes any other handle on the file). Without a writer nothing is
+            # locked, and nothing left behind: `unmoved` tells whether that was right.
+            quiet = None if write else _quiet(path)
+            how = "mode=rw" if write else "mode=ro" if quiet is None else "mode=ro&immutable=1"
             place = f"{path.absolute().as_uri()}?{how}"
             connection = sqlite3.connect(place, uri=True, isolation_level=None, check_same_thread=False, timeout=WAIT)
-        journal = cls(path, connection)
+        journal = cls(path, connection, quiet)
         try:
             with _translated(path):
                 journal._prepare(write, durable)
@@ -107,7 +112,6 @@ class Journal:
         if tables != list(SCHEMA):
             raise CorruptFile(f"{self.path} is damaged: its tables are not those of an omendb folder")
         if not write:
-            run("PRAGMA query_only=ON")
             return
         (mode,) = run("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":
@@ -131,6 +135,10 @@ class Journal:
             yield self.state()
         finally:
             self.rollback()
+
+    def unmoved(self) -> bool:
+        """Whether what a reader has read is of one moment: also without locks, since nobody wrote meanwhile."""
+        return self._quiet is None or self._quiet == _quiet(self.path)
 
     def state(self) -> State:
         """The row that holds. Raises CorruptFile, NewerFormat."""
@@ -291,14 +299,13 @@ def parts_of(size: int) -> int:
     return -(-size // PART)
 
 
-def _way_to_read(path: Path) -> str:
-    """How a reader opens the file: so that it leaves nothing behind. Where nothing can be written, as it lies there."""
-    if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
-        return "mode=rw"  # a read-only connection would leave the files of the write-ahead log behind
+def _quiet(path: Path) -> tuple[int, ...] | None:
+    """A mark of the file as it lies there, where nobody has it open for writing and all of it is in the file; else None."""
     log, shared = path.with_name(FILE + "-wal"), path.with_name(FILE + "-shm")
     if shared.exists() or (log.exists() and log.stat().st_size):
-        return "mode=ro"  # a writer is at work, or died; where SQLite would have to clear up it refuses
-    return "mode=ro&immutable=1"
+        return None
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 @contextmanager

@@ -28,6 +28,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from .columns import Stream
 from .errors import CorruptFile, NewerFormat, NotAnIndex, NotFound, StorageError
 from .publish import published
 
@@ -56,6 +57,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 Facts = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
+Content = Mapping[str, NDArray[Any] | Stream]
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,15 @@ class _Tensor:
     end: int
 
 
+def under(prefix: str, arrays: Arrays) -> Arrays:
+    """The arrays whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, facts: Facts, arrays: Mapping[str, NDArray[Any]], *, overwrite: bool) -> None:
+def write(path: Path, facts: Facts, arrays: Content, *, overwrite: bool) -> None:
     """Write one file, whole or not at all; on failure nothing at `path` has changed.
 
     facts: JSON values; arrays: any shape of up to four axes, streamed from where they lie. Raises AlreadyExists (unless
@@ -82,14 +89,14 @@ def write(path: Path, facts: Facts, arrays: Mapping[str, NDArray[Any]], *, overw
         _write_through(file, facts, arrays)
 
 
-def encoded(facts: Facts, arrays: Mapping[str, NDArray[Any]]) -> memoryview:
+def encoded(facts: Facts, arrays: Content) -> memoryview:
     """The bytes that `write` would write."""
     file = io.BytesIO()
     _write_through(file, facts, arrays)
     return file.getbuffer()
 
 
-def _lay_out(arrays: Mapping[str, NDArray[Any]]) -> tuple[list[_Tensor], int]:
+def _lay_out(arrays: Content) -> tuple[list[_Tensor], int]:
     """Where each tensor goes, gaps filled by zero tensors (safetensors allows no holes), and where the content ends."""
     tensors: list[_Tensor] = []
     position = 0
@@ -137,7 +144,7 @@ def _json(facts: Facts) -> str:
     return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _write_through(file: BinaryIO, facts: Facts, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _write_through(file: BinaryIO, facts: Facts, arrays: Content) -> None:
     """Header, tensors, hashes, seal, in one pass."""
     tensors, content = _lay_out(arrays)
     header = _header(facts, tensors)
@@ -155,15 +162,16 @@ def _write_through(file: BinaryIO, facts: Facts, arrays: Mapping[str, NDArray[An
     file.write(_seal(header, table))
 
 
-def _pieces(tensors: list[_Tensor], content: int, arrays: Mapping[str, NDArray[Any]]) -> Iterator[memoryview]:
+def _pieces(tensors: list[_Tensor], content: int, arrays: Content) -> Iterator[memoryview]:
     """The bytes of the content, tensor by tensor."""
     for tensor in tensors:
         if tensor.begin == tensor.end or tensor.begin >= content:
             continue
         if tensor.name in arrays:
             array = arrays[tensor.name]
-            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            yield little.reshape(-1).view(np.uint8).data
+            for piece in array.pieces() if isinstance(array, Stream) else [array]:
+                little = np.ascontiguousarray(piece, dtype=piece.dtype.newbyteorder("<"))
+                yield little.reshape(-1).view(np.uint8).data
         else:
             yield memoryview(bytes(tensor.end - tensor.begin))
 

@@ -81,15 +81,23 @@ def read(folder: Path, *, verify: bool, threads: int, known: Read | None = None)
         raise NotFound(f"no omendb folder {folder}") if not folder.is_dir() else NotAnIndex(f"{folder} is not an omendb folder")
     missing = ""
     for _ in range(_RETRIES):
-        with contextlib.closing(Journal.open(folder, write=False)) as changes:
-            try:
-                return _read(changes, folder, verify, threads, known)
-            except NotFound as error:  # a new snapshot was put in force meanwhile, and this one deleted
-                name = changes.state().snapshot
-                if name == missing:
-                    raise CorruptFile(f"{folder} is damaged: {name} is missing") from error
-                missing = name
-    raise StorageError(f"{folder}: snapshots come and go too fast to be read")
+        changes = None
+        try:
+            with contextlib.closing(Journal.open(folder, write=False)) as changes:
+                try:
+                    found = _read(changes, folder, verify, threads, known)
+                except NotFound as error:  # a new snapshot was put in force meanwhile, and this one deleted
+                    name = changes.state().snapshot
+                    if name == missing:
+                        raise CorruptFile(f"{folder} is damaged: {name} is missing") from error
+                    missing = name
+                    continue
+                if changes.unmoved():
+                    return found
+        except CorruptFile:
+            if changes is None or changes.unmoved():
+                raise
+    raise StorageError(f"{folder}: it changes too fast to be read")
 
 
 def _read(changes: Journal, folder: Path, verify: bool, threads: int, known: Read | None) -> Read:

@@ -125,6 +125,19 @@ def test_a_reader_follows_another_process(tmp_path):
         ask(holder, "import sys; sys.exit()")
 
 
+def test_a_copy_by_hand_in_the_writers_process_costs_nothing(tmp_path):
+    """Closing any handle on a file makes POSIX drop the process's locks on it, SQLite's too. Readers must not profit."""
+    load = "import sys; from omendb import DB; print(len(DB.load(sys.argv[1])), len(DB.open(sys.argv[1], 'r')))"
+    with DB.open(tmp_path / "db") as db:
+        for i in range(1, 4):
+            db.add_batch([[1, i]])
+            files(tmp_path / "db")
+            with start(load, tmp_path / "db") as other:
+                assert other.communicate()[0].split() == [str(i)] * 2
+            assert "omen.sqlite-wal" in files(tmp_path / "db")
+    assert len(DB.load(tmp_path / "db")) == 3
+
+
 WRITE = """
 import sys, time
 import numpy as np
