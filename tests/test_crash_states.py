@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from crash import record as recording
 from crash.check import Report, check, pool_fixture, promised  # noqa: F401
+from crash.mutants import MUTANTS
 from crash.record import ONCE, fast_folder, record, write_files
 from crash.states import CrashStates, read_log
 from crash.workloads import RUNS, Folder, Step
@@ -29,14 +30,19 @@ def life(durability: str) -> list[Step]:
     return [["open", durability], *before, *after, ["open", durability], ["add", 6, 300, 5], ["close"]]
 
 
-def report_of(pool, steps: list[Step], durability: str, seed: int, **options: int) -> Report:
+def report_of(pool, durability: str, seed: int) -> Report:
+    """A life in which SQLite's log grows (all that is unsynced in it is at stake), and one with small limits."""
+    long, small = ([*before, *life(durability)] for before in ([], [SMALL]))
+    return checked(pool, long, durability, seed) + checked(pool, small, durability, seed)
+
+
+def checked(pool, steps: list[Step], durability: str, seed: int, **options: int) -> Report:
     events = record("folder", steps)
     return check(pool, "folder", events, promised("folder", steps), durable=durability == "full", seed=seed, **options)
 
 
 def test_full_durability_keeps_what_was_acknowledged(pool, request, capsys):
-    reports = [report_of(pool, steps, "full", request.config.option.seed) for steps in (life("full"), [SMALL, *life("full")])]
-    report = reports[0] + reports[1]
+    report = report_of(pool, "full", request.config.option.seed)
     with capsys.disabled():
         print(f"\ndurability full: {report}")
     assert report.violations == []
@@ -46,11 +52,11 @@ def test_full_durability_keeps_what_was_acknowledged(pool, request, capsys):
 
 
 def test_normal_durability_keeps_a_prefix(pool, request, capsys):
-    report = report_of(pool, [SMALL, *life("normal")], "normal", request.config.option.seed)
+    report = report_of(pool, "normal", request.config.option.seed)
     with capsys.disabled():
         print(f"\ndurability normal: {report}")
     assert report.violations == []
-    assert report.states >= 1_000
+    assert report.states >= 2_000
     short = [["open", "normal"], ["add", 1, 0, 9], ["add", 2, 20, 9]]
     lost = check(pool, "folder", record("folder", short), promised("folder", short), subsets=0)
     assert lost.violations  # full promises more
@@ -88,6 +94,14 @@ def test_a_sync_left_out_is_found(pool, pattern):
     assert check(pool, "folder", events, promised("folder", steps), subsets=1).violations
 
 
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mistake_of_the_store_is_found(pool, mutant):
+    durability = "normal" if mutant == "named_without_full" else "full"
+    begun: list[Step] = [["mutant", mutant], ["open", durability]]
+    steps = [*begun, ["add", 1, 0, 30], ["add", 2, 30, 60], ["build_index"], ["add", 3, 100, 9]]
+    assert checked(pool, steps, durability, 0, subsets=1).violations
+
+
 def test_save_leaves_the_old_file_or_the_new_one(pool, request):
     steps: list[Step] = [["save", 1, 20, False], ["save", 2, 3_000, True], ["save", 3, 5, True]]
     report = check(pool, "save", record("save", steps), promised("save", steps), seed=request.config.option.seed)
@@ -107,7 +121,7 @@ def test_random_lives(pool, rng, capsys, durability):
     for number in range(20):
         limits = [int(rng.integers(2_000, 60_000)), int(rng.integers(10_000, 100_000))]
         steps = [["limits", *limits], *folder.random(rng, {}, 20, durability)]
-        report = report_of(pool, steps, durability, number, subsets=8)
+        report = checked(pool, steps, durability, number, subsets=8)
         assert report.violations == [], f"{report}\n{steps}"
         total += report
     with capsys.disabled():

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .mutants import MUTANTS
+
 PROBABLE = [0.35, 0.2, 0.2, 0.05, 0.05, 0.05, 0.1]  # of the steps of Folder.random
 Step = list[Any]
 Row = tuple[bytes, str]  # vector and metadata
@@ -127,8 +129,8 @@ class Save:
 class Folder:
     """`DB.open`.
 
-    Steps: limits JOURNAL CHECKPOINT (bytes; before open), open DURABILITY, add SEED FROM ROWS, upsert SEED FROM ROWS,
-    delete FROM ROWS, build_index, compact, secure (compact, secure=True), close.
+    Steps: limits JOURNAL CHECKPOINT (bytes) and mutant NAME, before open; open DURABILITY, add SEED FROM ROWS,
+    upsert SEED FROM ROWS, delete FROM ROWS, build_index, compact, secure (compact, secure=True), close.
     """
 
     NAME = "db"
@@ -148,6 +150,8 @@ class Folder:
             return self.open(folder, durability=rest[0])
         if word == "limits":
             _set_limits(*rest)
+        elif word == "mutant":
+            MUTANTS[rest[0]]()
         elif word in ("add", "upsert"):
             vectors, ids, metadata = self._batch(*rest)
             (db.add_batch if word == "add" else db.upsert)(vectors, ids=ids, metadata=metadata)
