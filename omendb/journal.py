@@ -8,6 +8,7 @@ is notice a flipped bit: every row bears a hash of its content and its place. Se
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sqlite3
 import sys
@@ -65,7 +66,7 @@ class Journal:
     @staticmethod
     def create(folder: Path, state: State) -> None:
         """The file, whole or not at all, durably. Raises AlreadyExists, StorageError."""
-        with tempfile.TemporaryDirectory() as aside:
+        with _translated(folder / FILE), tempfile.TemporaryDirectory() as aside:
             made = Path(aside) / FILE
             with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as connection:
                 connection.execute(f"PRAGMA page_size={PAGE}")
@@ -293,6 +294,11 @@ class Journal:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
+    def leak(self) -> None:
+        """In a forked child: never to be closed, not even by the garbage collector. SQLite must not be used there at all."""
+        if hasattr(ctypes, "pythonapi"):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+
 
 def parts_of(size: int) -> int:
     """The rows that a change of so many bytes takes."""
@@ -328,3 +334,7 @@ def _translated(path: Path, *, writing: bool = False) -> Iterator[None]:
         if "locked" in text or "busy" in text:
             raise StorageError(f"{path} is in use: {text}") from error
         raise CorruptFile(f"{path} is damaged: {text}") from error
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot {'write' if writing else 'read'} {path}: {error.strerror or error}") from error

@@ -213,12 +213,20 @@ def _make_room(folder: Path) -> None:
 def _fill(folder: Path, start: Generation, threads: int) -> None:
     """The first snapshot, then the journal: only with that is it an omendb folder."""
     first = State(_name(1))
-    for name in os.listdir(folder):
-        if _SNAPSHOT.fullmatch(name) and name != first.snapshot:
-            raise CorruptFile(f"{folder} is damaged: {journal.FILE} is missing beside {name}")
+    for path in folder.iterdir():
+        if _SNAPSHOT.fullmatch(path.name) and (path.name != first.snapshot or _rows_in(path)):
+            raise CorruptFile(f"{folder} is damaged: {journal.FILE} is missing beside {path.name}")
     facts, arrays = start.state(threads=threads)
     snapshot.write(folder / first.snapshot, {**facts, "sequence": first.base}, arrays, overwrite=True)
     Journal.create(folder, first)
+
+
+def _rows_in(path: Path) -> bool:
+    """Whether a file has anything to lose."""
+    try:
+        return bool(Snapshot.open(path).facts.get("rows"))
+    except CorruptFile:
+        return False
 
 
 class Writer:
@@ -333,7 +341,10 @@ class Writer:
     def _sweep(self) -> list[Path]:
         """Delete what is in force no more; gives what could not be deleted. POSIX lets readers keep what they have mapped."""
         left = []
-        for path in self.folder.iterdir():
+        names = []
+        with contextlib.suppress(OSError):  # then it is for the next time
+            names = list(self.folder.iterdir())
+        for path in names:
             if (_SNAPSHOT.fullmatch(path.name) or _ASIDE.fullmatch(path.name)) and path.name != self.read.state.snapshot:
                 try:
                     path.unlink()
@@ -347,10 +358,12 @@ class Writer:
 
 
 def _close(changes: Journal, lock: Lock, process: int) -> None:
-    """Nothing in a forked child, where the connection is the parent's."""
+    """Not in a forked child, where the connection is the parent's."""
     if os.getpid() == process:
         changes.close()
         lock.release()
+    else:
+        changes.leak()
 
 
 def _number(name: str) -> int:

@@ -96,6 +96,12 @@ def test_a_missing_journal_is_no_new_folder(tmp_path):
     (tmp_path / "db" / "omen.sqlite").unlink()
     with pytest.raises(omendb.CorruptFile, match="missing"):
         DB.open(tmp_path / "db")
+    memory = DB()
+    memory.add_batch(np.ones((3, 2)))
+    memory.copy(tmp_path / "copy")
+    (tmp_path / "copy" / "omen.sqlite").unlink()
+    with pytest.raises(omendb.CorruptFile, match="missing"):
+        DB.open(tmp_path / "copy")
 
 
 def test_one_writer(tmp_path):

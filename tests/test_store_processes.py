@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -212,6 +213,7 @@ def test_a_forked_child_reads_and_does_not_write(tmp_path, rng):
             assert (verdict, name) == ("raises", "Closed")
             assert f"process {os.getpid()}" in message
         assert in_fork(db.close) == ("gives", None)
+        assert in_fork(lambda: (db.__dict__.clear(), gc.collect())[0]) == ("gives", None)
         assert in_fork(lambda: DB.open(tmp_path / "db"))[1][0] == "Locked"
         db.add_batch(rows(rng, 1))
         with pytest.raises(omendb.Locked):
