@@ -78,6 +78,19 @@ def start(data: Data = None, rounds: int = 9) -> None:
 
 
 @app.command()
+def dispatch(
+    threads: Threads = "2",
+    rounds: int = 5,
+    out: Out = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes only.")] = False,
+) -> None:
+    """What was chosen beside the best choice, over a grid of sizes; what choosing costs. `omendb calibrate` first."""
+    from . import dispatch as bench
+
+    raise typer.Exit(bench.report(threads=threads, rounds=rounds, out=out, quick=quick, unset=UNSET))
+
+
+@app.command()
 def compiling() -> None:
     """Seconds spent compiling all kernels of build, search, insert and delete: cold, and loaded from the cache."""
     from . import compiling as bench

@@ -16,7 +16,7 @@ QUERY_TILE = 64  # queries that share one reading of the codes
 FINISHED = 0.4  # of the rows that a scan or a search keeps, those that are looked at in float64
 # Counted on 200,000 SIFT descriptors (docs/kernels.md): rows a search scores for each place of its pool; leaves and leaders
 # that a row of a build is compared with, candidates of both of its prunings; rows of a build for each call of an op.
-SCORED, ROWS_A_CALL = 18.0, 1_000.0
+SCORED, ROWS_A_CALL = 18.0, 5_000.0
 LEAF_ROWS, LEADERS, PRUNED = 5_700.0, 1_770.0, 91.0
 LATENCY = 256.0  # of a row read at random, in bytes
 ENCODED = 4.0  # coding a value, in values of an exact distance
