@@ -41,6 +41,7 @@ class FakeDevice(types.SimpleNamespace):
         self.kept: list[tuple[Any, ...]] = []
 
     def hold(self, holder: Any, arrays: tuple[Any, ...]) -> None:
+        arrays = tuple(array for array in arrays if array is not None)
         if sum(array.nbytes for array in arrays) > self.room:
             raise OutOfDeviceMemory("hold", "told to")
         self.kept.append(arrays)

@@ -23,6 +23,7 @@ from . import dispatch, machine
 from .arrays import Rows
 from .contract import Backend, CodeRows
 from .cost import KINDS, LATENCY, SCORED, Amounts, Profile, coding, finish, scan
+from .errors import OutOfDeviceMemory
 from .graph import DEFAULT, Graph, build
 from .metrics import METRICS
 from .points import PointSet
@@ -193,7 +194,10 @@ def _matrix(m: float, n: float, d: float, precision: str) -> Amounts:
 
 
 def disproof(ops: Backend, host: Backend) -> str:
-    """What a backend gets wrong, "" if it gives the host's bits on a sample: scans, exact distances, codes. Half a second."""
+    """What a backend gets wrong, "" if it gives the host's bits on a sample: scans, exact distances, codes. Half a second.
+
+    Raises OutOfDeviceMemory, which proves nothing.
+    """
     rows, codes = sample(2000)
     some, few = rows[:70], codes.take(slice(0, 70))
     lines = ((np.arange(70)[:, None] * 37 + np.arange(40) * 11) % len(rows)).astype(np.int32)
@@ -207,6 +211,8 @@ def disproof(ops: Backend, host: Backend) -> str:
     for op, ask in asked.items():
         try:
             same = _same(ask(ops), ask(host))
+        except OutOfDeviceMemory:
+            raise
         except Exception as error:  # noqa: BLE001  whatever it is, the backend is not to be used
             return f"{op} failed: {type(error).__name__}: {error}"
         if not same:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from . import calibration, dispatch, machine
-from .choice import Corrections, carry_out, listeners
+from .choice import MOST, Corrections, carry_out, listeners
 from .contract import Backend
 from .cost import Profile, Sizes
 from .dispatch import DEVICES, chosen, device_wanted, first_of, load, say_once
@@ -113,22 +113,25 @@ class Planner:
             reason = self._reason_against(name)
             if not reason:
                 return ways
-            say_once(logging.WARNING, f"{name} is not used: {reason}")
-            self._against[name] = reason
             ways = [way for way in ways if way.backend != name]
         return [Option(first_of(device or "cpu").NAME, "host", NEVER, "nothing else can be used")]
 
     def _reason_against(self, name: str) -> str:
-        """Why a backend is not to be trusted with a call, "" where it is."""
+        """Why a backend is not to be trusted with a call, "" where it is. Said once, and kept but for a lack of memory."""
         found = load(name)
-        if isinstance(found, str):
-            return found
+        if not isinstance(found, str) and name not in self._unproved:
+            return ""
         with self._proving:
-            if name not in self._unproved:
-                return ""
-            reason = calibration.disproof(found, first_of("cpu"))
+            try:
+                reason = found if isinstance(found, str) else calibration.disproof(found, first_of("cpu"))
+            except OutOfDeviceMemory as error:
+                return str(error)
             if not reason:
                 self._unproved.discard(name)
+                return ""
+            say_once(logging.WARNING, f"{name} is not used: {reason}")
+            self._against[name] = reason
+            self._known.clear()
             return reason
 
     def _attempt(self, way: Option, call: Callable[[], T], holder: Any, arrays: Arrays) -> T:
@@ -161,18 +164,16 @@ class Planner:
         return hasattr(found, "release") and found.release() > 0
 
     def _count(self, op: str, ways: list[Option], taken: float, holder: Any, arrays: Arrays) -> None:
-        """Bring the arrays to a device once calls on the host have cost more than that."""
+        """Bring the arrays to a device once calls on the host have cost more than that. What a first call takes beyond all
+        reason, to compile or to load, is no cost of the host."""
+        taken = min(taken, MOST * ways[0].seconds)
         for way in ways:
             if way.method != "upload" or way.seconds == NEVER:
                 continue
             there = (way.seconds - way.bringing) * self.corrections.get((way.backend, op), 1.0)
-            if self.residency.missed(holder, way.backend, taken - there, way.bringing):
-                if reason := self._reason_against(way.backend):
-                    say_once(logging.WARNING, f"{way.backend} is not used: {reason}")
-                    self._against[way.backend] = reason
-                    self._known.clear()
-                else:
-                    self._bring(way.backend, holder, arrays)
+            due = self.residency.missed(holder, way.backend, taken - there, way.bringing)
+            if due and not self._reason_against(way.backend):
+                self._bring(way.backend, holder, arrays)
 
 
 def under(found: Backend, call: Callable[[], T]) -> T:
