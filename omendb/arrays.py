@@ -22,7 +22,8 @@ _WANTED: dict[IdKind | None, str] = {
     "int": "an integer >= 0",
     "str": "a non-empty str",
 }
-ARRAYS = ("__array__", "__dlpack__", "__cuda_array_interface__")  # by which arrays are known
+# by which arrays are known
+ARRAYS = ("__array__", "__dlpack__", "__cuda_array_interface__", "__arrow_c_array__", "__arrow_c_stream__")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 

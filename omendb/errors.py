@@ -14,6 +14,7 @@
         StorageFull                    no room: nothing has changed, the handle goes on
         StorageFailed                  the disk failed: the handle only reads from here on
       Closed                           the database was used after close()
+      MissingLibrary (ImportError)     an optional library is not installed; the message holds the command
       OutOfDeviceMemory (MemoryError)  an op needs more memory than the GPU has left
 
 Whatever raises one of these has changed nothing: not the database, not a file.
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidMetadata",
     "InvalidParameter",
     "Locked",
+    "MissingLibrary",
     "NewerFormat",
     "NotAnIndex",
     "NotFinite",
@@ -130,6 +132,10 @@ class StorageFailed(StorageError):
 
     The handle serves what was acknowledged and refuses to write from here on. Open the folder anew when the disk is well.
     """
+
+
+class MissingLibrary(OmenError, ImportError):
+    """Something was asked for that an optional library does, and it cannot be imported."""
 
 
 class Closed(OmenError):

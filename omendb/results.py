@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from omendb_kernels import Plan, Proof
 
+from .extras import needed
 from .ids import IdKind, Key
 
 Metadata = dict[str, Any]
@@ -50,6 +52,45 @@ class SearchResults:
         key, distance = self.ids[i], float(self.distances[i])
         key = key if isinstance(key, str) else int(key)
         return (key, distance) if self.metadata is None else (key, distance, metadata)
+
+    def to_list(self) -> list[Any]:
+        """A dict for each row found: id, distance, and metadata where it was asked for. Many queries: a list of such lists."""
+        if self.ids.ndim == 2:
+            return [one.to_list() for one in self]
+        columns = self._columns()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def to_arrow(self) -> Any:
+        """A pyarrow.Table with a row for each row found: id (int64 or string), distance (float32), metadata (JSON as string).
+
+        Of many queries, before these: query (int64), the number of the query. Raises MissingLibrary (the extra "arrow").
+        """
+        pa = needed("pyarrow", "arrow")
+        columns = self._columns()
+        if "metadata" in columns:
+            texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in columns["metadata"]]
+            columns["metadata"] = pa.array(texts, pa.string())
+        keys = pa.string() if self.ids.dtype == object else pa.int64()
+        distances = pa.array(self.distances.ravel(), pa.float32())
+        return pa.table({**columns, "id": pa.array(columns["id"], keys), "distance": distances})
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame of the columns of `to_arrow`; metadata are dicts. Raises MissingLibrary (the extra "arrow")."""
+        pandas = needed("pandas", "arrow")
+        columns = self._columns()
+        if "metadata" in columns:
+            columns["metadata"] = pandas.Series(columns["metadata"], dtype=object)
+        return pandas.DataFrame({**columns, "distance": self.distances.ravel()})
+
+    def _columns(self) -> dict[str, Any]:
+        """Plain lists with an entry for each row found."""
+        columns: dict[str, Any] = {"id": self.ids.ravel().tolist(), "distance": self.distances.ravel().tolist()}
+        if self.ids.ndim == 2:
+            m, c = self.ids.shape
+            columns = {"query": np.repeat(np.arange(m), c).tolist(), **columns}
+        if self.metadata is not None:
+            columns["metadata"] = [row for line in self.metadata for row in line] if self.ids.ndim == 2 else self.metadata
+        return columns
 
 
 @dataclass(frozen=True, eq=False)

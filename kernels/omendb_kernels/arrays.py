@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +24,21 @@ MAX_DIM = 16_384  # the largest code distance, 255^2 * d, stays inside int32
 MAX_SQUARED_LENGTH = 2.0**125  # (|q| + |x|)^2 <= 2^127: every distance stays inside float32
 CACHE_LINE = 64  # bytes
 _PLAIN = {np.dtype(kind): kind for kind in VECTOR_KINDS if kind != "bfloat16"}  # arrays that are taken as they are
-_BLOCK_VALUES = (1 << 20, 1 << 24)  # values widened at a time while checking, on the host and on a device
+_PIECE = 1 << 26  # bytes: blocks as large go back to the system when they are freed
+_BLOCK_VALUES = 1 << 20  # values widened at a time while checking
+_DEVICE_VALUES = 1 << 24  # the same on a device
 
 
 @dataclass(frozen=True)
 class Rows:
     """n vectors of one kind: `data` is (n, d), C-contiguous; bfloat16 is held as its uint16 bit patterns.
 
-    `data` may be a cupy array where a backend computes on its device.
+    `data` may be a cupy array where a backend computes on its device. ours: it was made here, and nobody else can write to it.
     """
 
     data: NDArray[Any]
     kind: str
+    ours: bool = False
 
     def __len__(self) -> int:
         return int(self.data.shape[0])
@@ -90,13 +94,17 @@ def storage_dtype(kind: str) -> np.dtype[Any]:
 def as_vectors(
     x: Any, *, name: str = "vectors", metric: str, dim: int | None = None, dtype: str | None = None, stay: bool = False
 ) -> Rows:
-    """Judge (n, d) vectors: an array or tensor of any library (guests.py), or nested lists of numbers.
+    """Judge (n, d) vectors: an array or tensor of any library (guests.py), nested lists of numbers, or an iterator of such.
+
+    An iterator gives batches, each (n_i, d) of one kind; they are copied as they come, so that it may use its memory again.
 
     dim: the dimension they must have; dtype: the kind they must fit into without loss; stay: what lies on a device stays.
     Raises WrongShape, WrongDtype, NotFinite, ValueTooLarge, ZeroVector (cosine only), UnknownMetric.
     Copies only where kind or layout must change. One pass over the data.
     """
     normalise = metric_named(metric).normalise
+    if hasattr(x, "__next__"):
+        return _gathered(x, name, metric, dim, dtype)
     rows = _to_kind(_as_rows(x, name, stay), dtype, name)
     if rows.data.ndim != 2:
         raise WrongShape(name, f"an array of shape {rows.data.shape}", "two axes: (rows, dimensions)")
@@ -107,6 +115,31 @@ def as_vectors(
     rows = _in_order(rows.data, rows.kind)
     _check_values(rows, name, normalise)
     return rows
+
+
+def _gathered(batches: Iterator[Any], name: str, metric: str, dim: int | None, kind: str | None) -> Rows:
+    """All rows in one array, which is filled from pieces that are freed one by one: two copies never stand whole."""
+    pieces: list[NDArray[Any]] = []
+    total, room = 0, 0
+    for number, batch in enumerate(batches):
+        rows = as_vectors(batch, name=f"{name}, batch {number}", metric=metric, dim=dim, dtype=kind)
+        dim, kind = rows.dim, rows.kind
+        start = 0
+        while start < len(rows):
+            if room == 0:
+                room = max(1, _PIECE // (dim * rows.data.itemsize))
+                pieces.append(np.empty((room, dim), rows.data.dtype))
+            taken = rows.data[start : start + room]
+            pieces[-1][len(pieces[-1]) - room :][: len(taken)] = taken
+            start, room, total = start + len(taken), room - len(taken), total + len(taken)
+    if dim is None:
+        raise WrongShape(name, "an iterator without a batch", "batches of shape (n, dimensions)")
+    data = aligned_empty((total, dim), storage_dtype(kind or "float32"))
+    pieces.reverse()
+    for start in range(0, total, len(pieces[-1]) if pieces else 1):
+        piece = pieces.pop()
+        data[start : start + len(piece)] = piece[: total - start]
+    return Rows(data, kind or "float32", ours=True)
 
 
 def as_queries(x: Any, *, metric: str, dim: int, name: str = "queries", stay: bool = False) -> tuple[Rows, bool]:
@@ -228,7 +261,8 @@ def _check_values(rows: Rows, name: str, normalise: bool) -> None:
         values = rows.float32()[0].astype(np.float64)
         if 0 < float(values @ values) <= MAX_SQUARED_LENGTH:
             return
-    step, xp = max(1, _BLOCK_VALUES[not guests.on_host(rows.data)] // rows.dim), guests.namespace(rows.data)
+    values = _BLOCK_VALUES if guests.on_host(rows.data) else _DEVICE_VALUES
+    step, xp = max(1, values // rows.dim), guests.namespace(rows.data)
     for start in range(0, len(rows), step):
         block = rows[start : start + step].float32().astype(np.float64)
         squared = xp.einsum("ij,ij->i", block, block)

@@ -7,6 +7,7 @@
     torch, jax on a CUDA device; cupy      DLPack: the same memory, on the       the same library, device and stream
                                            caller's current stream
     only __dlpack__, on the host           its memory                            NumPy
+    Arrow arrays (arrow.py)                its memory, several chunks joined     NumPy
     only __dlpack__ or                     the same memory                       cupy
     __cuda_array_interface__, CUDA
 
@@ -24,12 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import arrow
 from .errors import WrongDtype, WrongShape
 
 LIBRARIES = {"torch": "Tensor", "cupy": "ndarray", "jax": "Array"}  # that are answered in kind, and their arrays
 CUDA = (2, 13)  # DLPack's numbers of device memory, and of memory that the driver moves
 READ_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, BufferError, NotImplementedError)
-READABLE = "an array that can be read: NumPy's, a tensor, or one with __array__ or __dlpack__"
+READABLE = "an array that can be read: NumPy's, a tensor, Arrow's, or one with __array__ or __dlpack__"
 
 
 def library_of(x: Any) -> str:
@@ -99,7 +101,7 @@ def read(x: Any, name: str, stay: bool = False) -> tuple[Any, str | None]:
             return np.asarray(x), None
         array, kind = _on_device(x)
         return (_moved_here(array) if stay else array.get()), kind
-    except WrongDtype:
+    except (WrongDtype, WrongShape):
         raise
     except READ_ERRORS as error:
         if isinstance(error, ValueError) and isinstance(x, (list, tuple)):
@@ -134,7 +136,10 @@ def _on_host(x: Any, name: str) -> NDArray[Any]:
         raise WrongDtype(name, "a masked array with values masked", "an array without holes; x.filled(value) gives one")
     if hasattr(x, "__dlpack__") and not (hasattr(x, "__array__") or hasattr(x, "__array_interface__")):
         return np.from_dlpack(x)
-    return np.asarray(x)
+    if arrow.first(x):
+        return arrow.read(x, name)
+    array = np.asarray(x)
+    return arrow.read(x, name) if array.dtype == object and arrow.speaks(x) else array
 
 
 def _torch(x: Any, name: str, stay: bool) -> tuple[Any, str | None]:

@@ -168,13 +168,13 @@ class PointSet:
     def encode(
         cls, vectors: Any, metric: str = "l2", *, threads: int | None = None, progress: Progress | None = None
     ) -> PointSet:
-        """Fit a codec to these rows, (n, d) with n >= 1, and code them all. The rows are copied.
+        """Fit a codec to these rows, (n, d) with n >= 1, and code them all. The rows are copied, but for those of an iterator.
 
         progress(done, total) is called as rows are coded. Raises what `as_vectors` raises, WrongShape when there is no row.
         The result does not depend on `threads`. Cost: about 15 float64 operations a value, one byte a value of memory.
         """
         rows = vectors if isinstance(vectors, Rows) else as_vectors(vectors, metric=metric)
-        return cls.view(Rows(rows.data.copy(), rows.kind), metric, threads=threads, progress=progress)
+        return cls.view(rows if rows.ours else Rows(rows.data.copy(), rows.kind), metric, threads=threads, progress=progress)
 
     @classmethod
     def view(cls, rows: Rows, metric: str, *, threads: int | None = None, progress: Progress | None = None) -> PointSet:
