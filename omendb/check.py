@@ -13,13 +13,14 @@ from .results import VerifyReport
 from .snapshot import Snapshot
 
 
-def verify(path: Path, *, full: bool, threads: int) -> VerifyReport:
-    """See `DB.verify`. Whatever cannot be read is a problem; nothing is raised for it."""
-    problems: list[str] = []
+def verify(path: Path, *, full: bool, threads: int, known: tuple[str, ...] = ()) -> VerifyReport:
+    """See `DB.verify`. Whatever cannot be read is a problem; nothing is raised for it. known: problems found before."""
+    problems = list(known)
     rows = changes = nbytes = 0
     try:
         if store.is_folder(path):
             read = store.read(path, verify=False, threads=threads)
+            problems += read.broken
             file, generation, changes = read.file, read.generation, read.state.last - read.state.base
         else:
             file = Snapshot.open(path)

@@ -320,7 +320,7 @@ class DB(Reader):
         now, path = self._now, self._path
         if path is None:
             return VerifyReport((), len(now))
-        return check.verify(path, full=full, threads=self._workers)
+        return check.verify(path, full=full, threads=self._workers, known=self._broken)
 
     @classmethod
     def repair(cls, path: str | os.PathLike[str], into: str | os.PathLike[str], *, threads: int | None = None) -> RepairReport:

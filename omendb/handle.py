@@ -53,6 +53,12 @@ class Handle:
     def _workers(self) -> int:
         return as_threads(self._threads)
 
+    @property
+    def _broken(self) -> tuple[str, ...]:
+        """What was found broken when the folder was opened, and cleared up by that."""
+        home = self._store or self._followed
+        return () if home is None else home.read.broken
+
     @contextmanager
     def _writing(self) -> Iterator[Generation]:
         """The writer's turn, and the generation that it finds. Raises Closed, ReadOnly, StorageFailed."""

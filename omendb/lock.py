@@ -16,9 +16,12 @@ _PLACE = 1 << 20  # of the locked byte on Windows, where what is locked cannot b
 
 
 class Lock:
-    """Made by the one writer of a folder; the file holds its process id. Raises Locked, ReadOnly, StorageError."""
+    """Made by the one writer of a folder; the file holds its process id, and a word on how it writes.
 
-    def __init__(self, path: Path) -> None:
+    before: what the file held, of a writer that died. Raises Locked, ReadOnly, StorageError.
+    """
+
+    def __init__(self, path: Path, word: str = "") -> None:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         except OSError as error:
@@ -27,7 +30,7 @@ class Lock:
         try:
             _lock(self._file)
         except BlockingIOError:
-            holder = os.read(self._file, 20).decode("ascii", "replace").strip()
+            holder = os.read(self._file, 40).decode("ascii", "replace").partition(" ")[0]
             os.close(self._file)
             who = f"process {holder}" if holder.isdigit() else "another process"
             raise Locked(f"{path.parent} is open for writing in {who}; mode='r' reads beside it") from None
@@ -35,9 +38,13 @@ class Lock:
             os.close(self._file)
             raise StorageError(f"cannot lock {path}: {error.strerror}") from error
         _HELD.add(self)
+        self.before = ""
         with contextlib.suppress(OSError):  # no room for the number: the lock holds without it
+            self.before = os.read(self._file, 40).decode("ascii", "replace")
+            os.lseek(self._file, 0, os.SEEK_SET)
             os.ftruncate(self._file, 0)
-            os.write(self._file, b"%d" % os.getpid())
+            os.write(self._file, f"{os.getpid()} {word}".encode())
+            os.fsync(self._file)
 
     def release(self) -> None:
         """Let the next writer in. Twice is no error."""

@@ -151,6 +151,7 @@ def _texts(file: Snapshot, bad: list[int], name: str, n: int) -> tuple[list[byte
 
 def _save_folder(folder: Path, salvage: _Salvage) -> None:
     state, changes, base = None, [], None
+    salvage.problems += store.broken_log(folder)
     with contextlib.ExitStack() as held:
         journal = None
         try:

@@ -17,7 +17,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import journal, snapshot
@@ -29,6 +29,7 @@ from .journal import Journal, State, parts_of
 from .lock import Lock
 from .publish import sync_folder
 from .snapshot import Snapshot
+from .wal import transactions_lost
 
 log = logging.getLogger("omendb")
 
@@ -59,16 +60,37 @@ def size_of(path: Path) -> int:
     return size
 
 
+def broken_log(folder: Path, writer: str | None = None) -> tuple[str, ...]:
+    """A line where a log was damaged that a dead writer left; writer: what it said of itself, read from its lock if None.
+
+    Under durability normal a power failure may leave such a log too, and that is in order.
+    """
+    if writer is None:
+        writer = ""
+        with contextlib.suppress(OSError):
+            writer = (folder / LOCK).read_bytes()[:40].decode("ascii", "replace")
+    if not writer.endswith(" full"):
+        return ()
+    path = folder / f"{journal.FILE}-wal"
+    lost = transactions_lost(path)
+    if not lost:
+        return ()
+    line = f"{path} is damaged: at least {lost} writes in it are lost, and what came before them is in force"
+    log.warning(line)
+    return (line,)
+
+
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Read:
-    """What a folder held at one moment."""
+    """What a folder held at one moment. broken: what `broken_log` said before it was opened, which clears it up."""
 
     generation: Generation
     state: State
     file: Snapshot
+    broken: tuple[str, ...] = ()
 
 
 def read(folder: Path, *, verify: bool, threads: int, known: Read | None = None) -> Read:
@@ -80,6 +102,7 @@ def read(folder: Path, *, verify: bool, threads: int, known: Read | None = None)
     if not is_folder(folder):
         raise NotFound(f"no omendb folder {folder}") if not folder.is_dir() else NotAnIndex(f"{folder} is not an omendb folder")
     missing = ""
+    broken = broken_log(folder) if known is None else known.broken
     for _ in range(_RETRIES):
         changes = None
         try:
@@ -93,7 +116,7 @@ def read(folder: Path, *, verify: bool, threads: int, known: Read | None = None)
                     missing = name
                     continue
                 if changes.unmoved():
-                    return found
+                    return replace(found, broken=broken)
         except CorruptFile:
             if changes is None or changes.unmoved():
                 raise
@@ -246,14 +269,15 @@ class Writer:
         elif not is_folder(folder):
             raise NotAnIndex(f"{folder} is not an omendb folder") if folder.exists() else NotFound(f"no omendb folder {folder}")
         with contextlib.ExitStack() as undo:
-            self._lock = Lock(folder / LOCK)
+            self._lock = Lock(folder / LOCK, "full" if durable else "normal")
             undo.callback(self._lock.release)
             if start is not None and not is_folder(folder):
                 _fill(folder, start, threads)
+            broken = broken_log(folder, self._lock.before)
             self._journal = Journal.open(folder, write=True, durable=durable)
             undo.callback(self._journal.close)
             try:
-                self.read = _read(self._journal, folder, verify, threads, None)
+                self.read = replace(_read(self._journal, folder, verify, threads, None), broken=broken)
             except NotFound as error:
                 raise CorruptFile(f"{folder} is damaged, its snapshot is missing: {error}") from error
             self._size = self._journal.size()
@@ -283,7 +307,7 @@ class Writer:
         """Put a change into the journal; `after` is the generation with it. Raises StorageFull, StorageFailed, StorageError."""
         now, content = self.read.state, snapshot.encoded(*change.state(after.metric))
         state = State(now.snapshot, now.base, now.last + parts_of(len(content)))
-        self._commit(Read(after, state, self.read.file), lambda: self._journal.append(state, content))
+        self._commit(Read(after, state, self.read.file, self.read.broken), lambda: self._journal.append(state, content))
         self._size += len(content)
 
     def keep(self, now: Generation, *, threads: int) -> None:
@@ -296,7 +320,7 @@ class Writer:
         facts, arrays = now.state(threads=threads)
         snapshot.write(self.folder / state.snapshot, {**facts, "sequence": last}, arrays, overwrite=True)
         generation, file = _load(self.folder, state, verify=False)
-        self._commit(Read(generation, state, file), lambda: self._journal.name(state))
+        self._commit(Read(generation, state, file, self.read.broken), lambda: self._journal.name(state))
         self._size = 0
         self._sweep()
 
