@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from omendb_kernels import PointSet, as_count, as_mask, as_recall, as_threads
 
-from . import check, mend, snapshot, store
+from . import check, exchange, mend, snapshot, store
 from .arrays import as_keys, as_path
 from .errors import (
     AlreadyExists,
@@ -249,6 +249,29 @@ class DB(Reader):
         db._begin(generation, threads, build_threshold)
         db._file = file
         return db
+
+    @classmethod
+    def from_hnswlib(cls, path: str | os.PathLike[str], *, metric: str, dim: int | None = None, **options: Any) -> DB:
+        """A new database of the rows in a file of hnswlib's `save_index`, float32; its graph is built anew, theirs is left.
+
+        metric: that of the index ("l2", "ip", "cosine"); the file does not say. dim: what its rows must have, where given.
+        options: as for `build_from_numpy`. Labels become integer ids; where they are 0..n-1 rows come in their order and the
+        database numbers them. Rows that are marked as deleted are left out. Raises NotFound, CorruptFile, StorageError,
+        InvalidParameter, InvalidInput where the file holds what a database cannot, and what `build` raises. Nothing of the file
+        is trusted, and neither hnswlib nor FAISS is needed.
+        """
+        rows, ids = exchange.read_hnswlib(as_path(path), dim=dim)
+        return cls.build_from_numpy(rows, ids=ids, metric=metric, **options)
+
+    @classmethod
+    def from_faiss(cls, path: str | os.PathLike[str], *, metric: str | None = None, **options: Any) -> DB:
+        """A new database of the rows in a file of FAISS's `write_index`: IndexFlat, IndexHNSWFlat, an IndexIDMap(2) of either.
+
+        metric: None takes the file's, "l2" or "ip"; "cosine" is for a file of rows that were made of length one. Else as
+        `from_hnswlib`. Raises InvalidInput for other kinds of index.
+        """
+        rows, ids, found = exchange.read_faiss(as_path(path))
+        return cls.build_from_numpy(rows, ids=ids, metric=metric or found, **options)
 
     @classmethod
     def open(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from omendb_kernels import MAX_BEAM, Plan, as_count, as_k, as_threads, explained, pairwise
 
-from .arrays import as_key
+from . import exchange
+from .arrays import as_key, as_path
 from .errors import InvalidIds
 from .generation import Generation
 from .handle import Handle
@@ -161,6 +163,27 @@ class Reader(Handle):
             for line, near, bar in zip(rows, truth, worst, strict=True):
                 found += int(np.count_nonzero(near[np.unique(line)] <= bar))
         return found / (len(asked) * k) if len(asked) else 1.0
+
+    # --- files of other libraries --------------------------------------------------------------------------------
+
+    def to_hnswlib(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the live rows as a file for `hnswlib.Index(space=metric, dim=dim).load_index(path)`; atomic like `save`.
+
+        Labels are the ids. hnswlib's M is 16; its ef, which the file does not keep, is our beam. Rows become float32, of
+        length one under cosine; its distances under ip are 1 minus the dot product. Metadata stays behind. Fresh rows are
+        put into the graph of the file, and one is built for it where there is none; the database stays as it is. The same
+        history of rows gives the same bytes on every machine. Raises InvalidIds for string ids, which hnswlib does not have,
+        InvalidInput for a database without rows, and what `save` raises. Cost: a tenth of a build for the upper layers.
+        """
+        exchange.write_hnswlib(self._now, as_path(path), overwrite=overwrite, threads=self._workers)
+
+    def to_faiss(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the live rows as a file for `faiss.read_index(path)`: an IndexHNSWFlat, its efSearch our beam.
+
+        Behind an IndexIDMap2 where the ids are not 0, 1, 2, ... in order. The metric is METRIC_L2, else METRIC_INNER_PRODUCT;
+        under cosine rows are of length one, and queries must be made so: FAISS does not. Else as `to_hnswlib`.
+        """
+        exchange.write_faiss(self._now, as_path(path), overwrite=overwrite, threads=self._workers)
 
 
 def _batch_of(key: Key) -> Any:

@@ -37,7 +37,7 @@ from .errors import (
     ZeroVector,
 )
 from .exact import Proof
-from .graph import MAX_BEAM, BuildFacts, Graph, GraphSearch
+from .graph import MAX_BEAM, BuildFacts, Graph, GraphSearch, Hnsw
 from .guests import as_numpy
 from .machine import as_threads, facts
 from .metrics import METRICS, Metric
@@ -48,6 +48,7 @@ from .ops import (
     extend_graph,
     knn,
     knn_certified,
+    layer_graph,
     pairwise,
     rerank,
     search_graph,
@@ -64,6 +65,7 @@ __all__ = [
     "BuildFacts",
     "Graph",
     "GraphSearch",
+    "Hnsw",
     "InvalidInput",
     "InvalidParameter",
     "Metric",
@@ -101,6 +103,7 @@ __all__ = [
     "facts",
     "knn",
     "knn_certified",
+    "layer_graph",
     "list_backends",
     "machine_profiles",
     "pairwise",

@@ -25,7 +25,7 @@ from .cost import Sizes
 from .dispatch import backend, beside_the_data
 from .errors import InvalidParameter, WrongDtype, WrongShape
 from .exact import Proof
-from .graph import DEFAULT, BuildFacts, Graph, GraphSearch, build, consolidate, insert_due
+from .graph import DEFAULT, BuildFacts, Graph, GraphSearch, Hnsw, build, consolidate, insert_due, layered
 from .graph import search as search_lists
 from .graph.build import Progress
 from .graph.graph import MAX_BEAM
@@ -134,6 +134,9 @@ Judged = tuple[Rows, Rows, int, int, "PointSet | None"]
 def _distances(queries: Rows, rows: Rows, metric: int, threads: int, base: PointSet | None) -> Judged:
     """compute_distances, of what was judged."""
     return queries, rows, metric, threads, base
+
+
+_distances.__name__ = "compute_distances"  # in plans
 
 
 def _cost_of(precision: str) -> Callable[..., float]:
@@ -287,6 +290,18 @@ def consolidate_graph(graph: Graph, points: PointSet, live: Any, *, threads: int
     kept = as_mask(live, graph.rows, "live")
     codes = _points_of(graph, points).nodes
     return graph if kept is None else consolidate(graph, codes, kept, backend(), as_threads(threads))
+
+
+def layer_graph(graph: Graph, points: PointSet, *, threads: int | None = None) -> Hnsw:
+    """The graph as an HNSW hierarchy over all of `points`, rows of its tail included: what files of other libraries hold.
+
+    The same rows give the same lists on every machine. Raises InvalidParameter where rows have left the graph: `take` others.
+    Cost: building a graph of a fifteenth of the rows.
+    """
+    codes = _points_of(graph, points).nodes
+    if graph.present < graph.rows:
+        raise InvalidParameter("graph", f"{graph.rows - graph.present} rows that have left it", "the `take` of those that stay")
+    return layered(graph, codes, backend(), as_threads(threads))
 
 
 def _points_of(graph: Graph, points: PointSet) -> PointSet:

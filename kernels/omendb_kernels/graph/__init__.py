@@ -4,11 +4,12 @@
     graph.py      Graph: lists, router, heads; its state      build.py      partition, pick, prune, link, repair, tune
     twins.py      rows of equal codes are one node            repair.py     every node can be reached
     insert.py     rows enter in batches                       remove.py     dead nodes leave
-    search.py     router, beam, re-rank; masks; the tail
+    search.py     router, beam, re-rank; masks; the tail      hnsw.py       upper layers, for files of other libraries
 """
 
 from .build import BuildFacts, build
 from .graph import MAX_BEAM, Graph
+from .hnsw import Hnsw, layered
 from .insert import insert_due
 from .remove import consolidate
 from .search import GraphSearch, search
@@ -20,9 +21,11 @@ __all__ = [
     "BuildFacts",
     "Graph",
     "GraphSearch",
+    "Hnsw",
     "Settings",
     "build",
     "consolidate",
     "insert_due",
+    "layered",
     "search",
 ]
