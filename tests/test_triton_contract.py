@@ -14,15 +14,16 @@ from contract_check import Call, as_tuple, check, compare_bits, map_arrays, run_
 from triton_sim import KernelError, Sim, triton_fixture  # noqa: F401
 
 KERNELS = {  # op -> the kernel that shows that Triton did it
-    "nearest": "scan", "pick": "leaf_nearest", "prune": "prune_lines", "rerank": "final_keys", "lengths": "row_lengths",
-    "encode": "row_codes", "pairwise": "exact_tile", "pairwise float32": "product_tile", "knn": "scan",
+    "nearest": "scan", "pick": "set_nearest", "assign": "set_nearest", "prune": "prune_lines", "rerank": "final_keys",
+    "lengths": "row_lengths", "encode": "row_codes", "pairwise": "exact_tile", "pairwise float32": "product_tile",
+    "knn": "scan",
 }  # fmt: skip
 SLOW = 150  # dimensions: cases beyond run with --long, but for a few
 SHARE = {  # of an op's cases one in so many runs without --long, from a random one on
-    "nearest": 4, "pick": 12, "prune": 10, "rerank": 6, "lengths": 2, "encode": 3, "pairwise": 6, "pairwise float32": 6,
-    "knn": 40,
+    "nearest": 4, "pick": 12, "assign": 10, "prune": 10, "rerank": 6, "lengths": 2, "encode": 3, "pairwise": 6,
+    "pairwise float32": 6, "knn": 40,
 }  # fmt: skip
-WAITS = {"pick": 1}  # programs are laid out on the host
+WAITS = {"pick": 1, "assign": 1}  # programs are laid out on the host
 
 
 def backend() -> Any:
@@ -83,8 +84,10 @@ MUTANTS: list[tuple[str, str, str, str]] = [  # (file, op that must show it, tex
     ("nearest.py", "nearest", "(place < dim), other=0)", "(place <= dim), other=0)"),
     ("nearest.py", "nearest", "place = tl.load(ids + place, mask=found, other=0)", "place = place"),
     ("nearest.py", "nearest", "mask=here[:, None] & (slot < k))", "mask=(slot < k))"),
-    ("pick.py", "pick", "tl.where(places[:, None] == others[None, :], INT32_MAX, scores)", "scores"),  # its own neighbour
-    ("pick.py", "pick", "there = others < size", "there = others <= size"),
+    ("pick.py", "pick", "(places[:, None] == column[None, :]) & (apart == 0)", "(places[:, None] < 0)"),  # its own neighbour
+    ("pick.py", "assign", "(places[:, None] == column[None, :]) & (apart == 0)", "(places[:, None] == column[None, :])"),
+    ("pick.py", "assign", "mask=there, other=INT32_MAX)", "mask=there, other=0)"),
+    ("pick.py", "pick", "there = column < size", "there = column <= size"),
     ("pick.py", "pick", "range(tl.cdiv(size, BN) * steps)", "range(size // BN * steps)"),
     ("prune.py", "prune", "(distances <= reach[:, None, :])", "(distances < reach[:, None, :])"),
     ("prune.py", "prune", "(place[:, None] < place[None, :])", "(place[:, None] > place[None, :])"),

@@ -49,7 +49,7 @@ def test_400_rows(gpu, monkeypatch, metric):
     with use_backend("triton"):
         found = built_and_searched(rows, metric)
     assert [part for part in wanted if wanted[part] != found[part]] == []
-    assert {"leaf_nearest", "prune_lines", "row_codes"} <= set(gpu.launches), gpu.launches
+    assert {"set_nearest", "prune_lines", "row_codes"} <= set(gpu.launches), gpu.launches
 
 
 def test_a_workload_of_many_shapes_is_of_little_code(rng, gpu, monkeypatch):

@@ -20,7 +20,8 @@ POINTERS = {
     "distances.product_tile": "queries:fp32 points:fp32 query_squares:fp32 squares:fp32 out:fp32",
     "encode.row_codes": "rows:{kind} lengths:fp64 offset:fp32 scales:fp64 codes:i8 norms:i32 errors:fp64",
     "encode.row_lengths": "rows:{kind} out:fp64",
-    "pick.leaf_nearest": "points:i8 norms:i32 wide:i32 members:i32 offsets:i64 leaves:i32 starts:i64 out:i64",
+    "pick.set_nearest": "points:i8 norms:i32 wide:i32 members:i32 offsets:i64 others:i32 other_starts:i64 sets:i32 starts:i64"
+    " out:i64",
     "prune.prune_lines": "points:i8 norms:i32 wide:i32 candidates:i64 out:i64",
     "rerank.final_keys": "queries:fp32 points:{kind} candidates:i32 lower:fp64 limits:fp32 lengths:fp64 query_lengths:fp64"
     " names:i32 out:i64",
@@ -66,7 +67,7 @@ def pick_variants() -> list[Variant]:
     for case, tile in rows_of(module("_tuning").PICK).items():
         size, pool = case.split()
         constants = {"BM": tile.rows, "BN": tile.columns, "BK": tile.bytes, "POOL": int(pool), "ONE": size == "short"}
-        found += [variant("pick.leaf_nearest", case, tile.options, **constants, WIDE=wide) for wide in FLAGS]
+        found += [variant("pick.set_nearest", case, tile.options, **constants, WIDE=wide) for wide in FLAGS]
     return found
 
 
@@ -120,10 +121,12 @@ LIMITS: dict[str, Limit] = {
     "nearest.scan short 64": Limit(255, 65536, products=True, gathers=True),
     "nearest.scan long 16": Limit(240, 98336, products=True, gathers=True),
     "nearest.scan long 64": Limit(255, 73776, products=True, gathers=True),
-    "pick.leaf_nearest short 8": Limit(216, 24976, products=True, gathers=True),
-    "pick.leaf_nearest short 64": Limit(176, 32768, products=True, gathers=True),
-    "pick.leaf_nearest long 8": Limit(240, 50192, products=True, gathers=True),
-    "pick.leaf_nearest long 64": Limit(184, 34064, products=True, gathers=True),
+    "pick.set_nearest short 8": Limit(216, 24976, products=True, gathers=True),
+    "pick.set_nearest short 16": Limit(0, 0, products=True, gathers=True),
+    "pick.set_nearest long 16": Limit(0, 0, products=True, gathers=True),
+    "pick.set_nearest short 64": Limit(176, 32768, products=True, gathers=True),
+    "pick.set_nearest long 8": Limit(240, 50192, products=True, gathers=True),
+    "pick.set_nearest long 64": Limit(184, 34064, products=True, gathers=True),
     "prune.prune_lines": Limit(136, 16384, products=True, gathers=True),
     "rerank.final_keys wide": Limit(72, 2048, gathers=True, exact=True),
     "rerank.final_keys single": Limit(104, 4096, exact=True),

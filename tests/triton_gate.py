@@ -3,7 +3,8 @@
     python tests/triton_gate.py [ARCH ...]
 
 prints the table of tests/triton_budgets.py anew, with compile times, of kernels as they are. The process must not interpret.
-Triton brings ptxas; the disassembler is that of gpu_gate.py. What was compiled is kept in .pytest_cache by the sources' hash.
+Triton brings ptxas: in an environment with triton 3.6 and numpy below 2.4 the same command, and the same tests, judge what that
+version makes of the kernels. The disassembler is that of gpu_gate.py. What was compiled is kept by the sources' hash.
 """
 
 from __future__ import annotations

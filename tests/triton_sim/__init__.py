@@ -66,7 +66,8 @@ def loaded(arch: int = 90, **knobs: Any) -> Iterator[Sim]:
     with gpu_sim.simulated(**knobs) as sim:
         dispatch._loaded.pop("triton", None)
         _forget()
-        driver.set_active(SimpleNamespace(get_current_target=lambda: card, get_current_device=lambda: 0))
+        asked = {"get_current_target": lambda: card, "get_current_device": lambda: 0, "get_current_stream": lambda device: 0}
+        driver.set_active(SimpleNamespace(**asked))
         try:
             importlib.import_module(BACKEND)
             yield sim

@@ -5,6 +5,7 @@ Importing it raises ImportError where nothing can be launched, with the reason (
 
 from ..cupy import *  # noqa: F403  the ops that are not named below
 from ..cupy import __all__ as __all__
+from .assign import assign as assign
 from .distances import pairwise as pairwise
 from .encode import encode as encode
 from .encode import lengths as lengths

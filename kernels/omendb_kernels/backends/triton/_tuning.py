@@ -45,7 +45,12 @@ NEAREST: Table = {
 PICK: Table = {
     ("short 8", 80): Tile(64, 128, 128, Options(8, 3), 1),
     ("short 8", 90): Tile(64, 64, 128, Options(4, 3), 3),
+    ("short 16", 80): Tile(64, 64, 128, Options(8, 3), 1),
+    ("short 16", 100): Tile(64, 64, 128, Options(8, 2), 1),
     ("short 64", 80): Tile(64, 64, 128, Options(8, 3), 1),
+    ("long 16", 80): Tile(64, 128, 128, Options(8, 3), 1),
+    ("long 16", 90): Tile(64, 64, 128, Options(8, 3), 1),
+    ("long 16", 100): Tile(64, 128, 128, Options(8, 3), 1),
     ("long 8", 80): Tile(64, 128, 128, Options(8, 3), 1),
     ("long 64", 80): Tile(64, 64, 128, Options(8, 3), 1),
     ("long 64", 100): Tile(64, 64, 128, Options(8, 2), 1),
@@ -60,8 +65,7 @@ ENCODE: Table = {("rows", 80): Tile(64, 8, 0, Options(4, 2), 8)}
 # Queries and points of a program; bytes of a row of "float32" at a time.
 DISTANCES: Table = {
     ("exact", 80): Tile(16, 16, 0, Options(4, 2), 6),
-    ("float32", 80): Tile(128, 64, 128, Options(8, 3, True), 2),
-    ("float32", 100): Tile(128, 64, 128, Options(8, 2, True), 2),
+    ("float32", 80): Tile(128, 64, 128, Options(8, 2, True), 2),
 }
 
 

@@ -112,7 +112,7 @@ def scan(
         if not ONE:
             a = codes_at(own, piece * BK, dim, here, BK)
         b = codes_at(points + rows[:, None].to(tl.int64) * dim, piece * BK, dim, there, BK)
-        dots = tl.dot(a, tl.trans(b), dots)
+        dots = tl.dot(a, tl.trans(b), dots, out_dtype=tl.int32)
         if piece == steps - 1:
             if WIDE:
                 dots += own_wide[:, None] * tl.load(wide + rows, mask=there, other=0)[None, :]

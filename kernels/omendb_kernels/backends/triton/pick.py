@@ -1,5 +1,7 @@
 """pick: the k nearest others of every row of every leaf, on int8 tensor cores; merge.cu makes reservoirs of the edges.
 
+The kernel knows sets: here those of leaves, whose rows look among themselves, and in assign.py items.
+
           rows of a leaf, BN at a time         a program: BM rows of one leaf, against all of it
              +------+------+------+
     BM rows  | dots | dots | dots |  --> norm - 2 dot, itself left out --> pool (BM, POOL) --> k keys a row --> _merge.py
@@ -19,7 +21,7 @@ As batched products of leaves: PiPNN (arXiv 2602.21247), which writes the matric
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -36,22 +38,34 @@ from ._pool import empty_pool, found_in, insert
 from ._tuning import PICK, tile_for
 from .nearest import SHORT, codes_at
 
-POOLS = (8, 64)  # places of a pool; where more are wanted it is left to cupy
+POOLS = (8, 16, 64)  # places of a pool; where more are wanted it is left to cupy
+
+
+class Others(NamedTuple):
+    """Device arrays: the rows that each set looks among, and where these of a set begin; apart: see `set_nearest`."""
+
+    rows: Any
+    starts: Any
+    apart: bool
 
 
 @jit("points")
-def leaf_nearest(
-    points, norms, wide, pieces, members, offsets, leaves, starts, k, out,
+def set_nearest(
+    points, norms, wide, pieces, members, offsets, others, other_starts, apart, sets, starts, k, out,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, POOL: tl.constexpr, ONE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """out (rows of the launch's tiles, k): the keys of each row's nearest, in no order, NO_KEY in what places are left."""
+    """out (rows of the launch's tiles, k): the keys of each member's nearest, in no order, NO_KEY in what places are left.
+
+    Set s: members[offsets[s] : offsets[s + 1]] look among others[other_starts[s] : other_starts[s + 1]], which ascend. apart: 0
+    where both are the same rows, which do not find themselves; else keys hold places among the others instead of rows.
+    """
     dim, steps = pieces * 32, tl.cdiv(pieces * 32, BK)
-    leaf, start = tl.load(leaves + tl.program_id(0)), tl.load(starts + tl.program_id(0))
-    begin, end = tl.load(offsets + leaf), tl.load(offsets + leaf + 1)
-    size, first = (end - begin).to(tl.int32), (start - begin).to(tl.int32)
-    places = first + tl.arange(0, BM)
-    here = places < size
-    lines = tl.load(members + begin + places, mask=here, other=0)
+    which, start = tl.load(sets + tl.program_id(0)), tl.load(starts + tl.program_id(0))
+    places = (start - tl.load(offsets + which)).to(tl.int32) + tl.arange(0, BM)
+    here = start + tl.arange(0, BM) < tl.load(offsets + which + 1)
+    lines = tl.load(members + start + tl.arange(0, BM), mask=here, other=0)
+    begin = tl.load(other_starts + which)
+    size = (tl.load(other_starts + which + 1) - begin).to(tl.int32)
     own = points + lines[:, None].to(tl.int64) * dim
     if WIDE:
         own_wide = tl.load(wide + lines, mask=here, other=0)
@@ -61,23 +75,23 @@ def leaf_nearest(
     dots = tl.zeros((BM, BN), tl.int32)
     for step in range(tl.cdiv(size, BN) * steps):
         tile, piece = step // steps, step % steps
-        others = tile * BN + tl.arange(0, BN)
-        there = others < size
-        rows = tl.load(members + begin + others, mask=there, other=0)
+        column = tile * BN + tl.arange(0, BN)
+        there = column < size
+        rows = tl.load(others + begin + column, mask=there, other=0)
         if not ONE:
             a = codes_at(own, piece * BK, dim, here, BK)
         b = codes_at(points + rows[:, None].to(tl.int64) * dim, piece * BK, dim, there, BK)
-        dots = tl.dot(a, tl.trans(b), dots)
+        dots = tl.dot(a, tl.trans(b), dots, out_dtype=tl.int32)
         if piece == steps - 1:
             if WIDE:
                 dots += own_wide[:, None] * tl.load(wide + rows, mask=there, other=0)[None, :]
-            # Of a place beyond the leaf the product is 0, and its score no score.
+            # Of a place beyond the set the product is 0, and its score no score.
             scores = tl.load(norms + rows, mask=there, other=INT32_MAX)[None, :] - 2 * dots
-            scores = tl.where(places[:, None] == others[None, :], INT32_MAX, scores)
+            scores = tl.where((places[:, None] == column[None, :]) & (apart == 0), INT32_MAX, scores)
             pool, limit = insert(pool, limit, scores, tile * BN)
             dots = tl.zeros((BM, BN), tl.int32)
     found, score, place = found_in(pool)
-    ids = tl.load(members + begin + place, mask=found, other=0)
+    ids = place if apart else tl.load(others + begin + place, mask=found, other=0)
     norm = tl.load(norms + lines, mask=here, other=0)
     keys = tl.where(found, ((score + norm[:, None]).to(tl.int64) << 32) | ids.to(tl.int64), NONE)
     slot = tl.arange(0, POOL)[None, :]
@@ -111,18 +125,20 @@ def _fill(points: CodeRows, members: Any, offsets: Int64s, k: int, reservoir: An
         last = max(first + 1, int(np.searchsorted(starts, origin + most, side="right")) - 1)
         stop = int(starts[last])
         found = cupy.empty((stop - origin, k), np.int64)
-        _find(points, members, bounds, (put(leaves[first:last]), put(starts[first:last])), found)
+        tiles = put(leaves[first:last]), put(starts[first:last])
+        find_nearest(points, members, bounds, Others(members, bounds, False), tiles, found)
         merge_edges(found, members[origin:stop], None, counts, held, reservoir)
         first, held = last, reservoir
 
 
-def _find(points: CodeRows, members: Any, offsets: Any, tiles: tuple[Any, Any], found: Any) -> None:
-    (leaves, starts), k, code_dim = tiles, found.shape[1], points.codes.shape[1]
+def find_nearest(points: CodeRows, members: Any, offsets: Any, others: Others, tiles: tuple[Any, Any], found: Any) -> None:
+    """found (rows of the tiles, k): see `set_nearest`. tiles: device arrays, each program's set and its first row's place."""
+    k, code_dim = found.shape[1], points.codes.shape[1]
     pool, one = next(size for size in POOLS if k <= size), code_dim <= SHORT
     tile = tile_for(PICK, f"{'short' if one else 'long'} {pool}", capability())
     wide = points.norms if points.wide is None else points.wide
     launch(
-        leaf_nearest, (len(leaves),),
-        points.codes, points.norms, wide, code_dim // 32, members, offsets, leaves, starts, k, found,
+        set_nearest, (len(tiles[0]),), points.codes, points.norms, wide, code_dim // 32, members, offsets,
+        others.rows, others.starts, int(others.apart), *tiles, k, found,
         BM=tile.rows, BN=tile.columns, BK=tile.bytes, POOL=pool, ONE=one, WIDE=points.wide is not None, options=tile.options,
     )  # fmt: skip

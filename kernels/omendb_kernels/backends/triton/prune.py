@@ -60,7 +60,7 @@ def prune_lines(
     for piece in range(tl.cdiv(dim, BK)):
         byte = piece * BK + tl.arange(0, BK)[None, None, :]
         codes = tl.load(rows + byte, mask=there[:, :, None] & (byte < dim), other=0)
-        dots = tl.dot(codes, tl.permute(codes, (0, 2, 1)), dots)
+        dots = tl.dot(codes, tl.permute(codes, (0, 2, 1)), dots, out_dtype=tl.int32)
     if WIDE:
         own = tl.load(wide + ids, mask=there, other=0)
         dots += own[:, :, None] * own[:, None, :]

@@ -64,7 +64,7 @@ def final_keys(
     own = queries + (query * dim)[:, None]
     other = points + tl.where(there, row, 0).to(tl.int64)[:, None] * dim
     sums, squares = tl.zeros((ROWS, LANES), tl.float64), tl.zeros((ROWS, LANES), tl.float64)
-    for start in tl.range(0, dim, LANES, loop_unroll_factor=4):
+    for start in tl.range(0, dim, LANES, loop_unroll_factor=2):
         q, x = values_at(own, start, dim, there), values_at(other, start, dim, there)
         if METRIC == 0:
             gap = q - x
@@ -109,7 +109,7 @@ def _answer(queries: Any, pieces: Any, k: int, metric: int, near: Any) -> None:
     sizes = cupy.empty(len(queries), np.float64) if metric == COSINE else None
     if sizes is not None:
         measure(Rows(queries, "float32"), sizes)
-    keys = [_keys(queries, sizes, *piece, (k, metric, near)) for piece in pieces]
+    keys = [_keys(queries, sizes, piece, k, metric, near) for piece in pieces]
     _take(keys[0] if len(keys) == 1 else cupy.concatenate(keys, axis=1), k, near)
 
 
@@ -119,9 +119,10 @@ def _take(keys: Any, k: int, near: Any) -> None:
     launch_cuda(CU, "unpack", -(-least.size // 256), 256, least, np.int64(least.size), *near)
 
 
-def _keys(queries: Any, sizes: Any, points: Points, candidates: Any, lower: Any, wanted: tuple[int, int, Any]) -> Any:
-    """int64 (m, c). wanted: k, metric, and room for distances and ids, which the first candidates' are put into on the way."""
-    (m, width), (k, metric, near) = candidates.shape, wanted
+def _keys(queries: Any, sizes: Any, piece: tuple[Points, Any, Any], k: int, metric: int, near: Any) -> Any:
+    """int64 (m, c) of a piece's points, candidates and bounds. near: room for what the first candidates say on the way."""
+    points, candidates, lower = piece
+    m, width = candidates.shape
     out = cupy.empty((m, width), np.int64)
     early = width
     if lower is not None and m * width > FEW:
