@@ -107,6 +107,7 @@ class Journal:
 
     def _prepare(self, write: bool, durable: bool) -> None:
         run = self._connection.execute
+        self._connection.text_factory = lambda text: text.decode("utf-8", "replace")
         for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):  # the file may be anybody's
             run(f"PRAGMA {pragma}")
         tables = [sql for (sql,) in run("SELECT sql FROM sqlite_master ORDER BY rootpage")]

@@ -165,6 +165,17 @@ def test_files_of_two_moments_are_not_mixed(tmp_path):
             DB.open(folder, mode)
 
 
+def test_a_schema_that_is_no_text(tmp_path):
+    content = closed(tmp_path / "db")
+    broken = content["omen.sqlite"].replace(b"snapshot TEXT", b"snapshot \xff\xffXT")
+    assert broken != content["omen.sqlite"]
+    put(tmp_path / "db", {**content, "omen.sqlite": broken})
+    for mode in ("r", "rw"):
+        with pytest.raises(omendb.CorruptFile, match="tables"):
+            DB.open(tmp_path / "db", mode)
+    assert not DB.repair(tmp_path / "db", tmp_path / "into").ok
+
+
 def test_verify_tells_where(tmp_path):
     folder = tmp_path / "db"
     with sample(folder) as db:
