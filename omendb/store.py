@@ -22,7 +22,7 @@ from pathlib import Path
 
 from . import journal, snapshot
 from .changes import Change
-from .errors import AlreadyExists, Closed, CorruptFile, NotAnIndex, NotFound, StorageError, StorageFailed
+from .errors import AlreadyExists, Closed, CorruptFile, NotAnIndex, NotFound, StorageError, StorageFailed, StorageFull
 from .generation import Generation
 from .ids import as_list
 from .journal import Journal, State, parts_of
@@ -61,23 +61,17 @@ def size_of(path: Path) -> int:
 
 
 def broken_log(folder: Path, writer: str | None = None) -> tuple[str, ...]:
-    """A line where a log was damaged that a dead writer left; writer: what it said of itself, read from its lock if None.
-
-    Under durability normal a power failure may leave such a log too, and that is in order.
-    """
+    """A line where a log was damaged that a dead writer left; writer: what it said of itself, read from its lock if None."""
     if writer is None:
         writer = ""
         with contextlib.suppress(OSError):
             writer = (folder / LOCK).read_bytes()[:40].decode("ascii", "replace")
-    if not writer.endswith(" full"):
-        return ()
     path = folder / f"{journal.FILE}-wal"
-    lost = transactions_lost(path)
-    if not lost:
-        return ()
+    lost = transactions_lost(path) if writer.endswith(" full") else 0  # under normal a power failure leaves such logs as well
     line = f"{path} is damaged: at least {lost} writes in it are lost, and what came before them is in force"
-    log.warning(line)
-    return (line,)
+    if lost:
+        log.warning(line)
+    return (line,) if lost else ()
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -320,7 +314,12 @@ class Writer:
         facts, arrays = now.state(threads=threads)
         snapshot.write(self.folder / state.snapshot, {**facts, "sequence": last}, arrays, overwrite=True)
         generation, file = _load(self.folder, state, verify=False)
-        self._commit(Read(generation, state, file, self.read.broken), lambda: self._journal.name(state))
+        try:
+            self._commit(Read(generation, state, file, self.read.broken), lambda: self._journal.name(state))
+        except StorageFull:
+            if self.read.state != state and self.failure is None:
+                self._sweep()  # there is no room for a file that is not in force
+            raise
         self._size = 0
         self._sweep()
 

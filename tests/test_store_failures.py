@@ -107,11 +107,28 @@ def test_a_full_disk_changes_nothing_and_the_handle_goes_on(tmp_path, rng):
         assert_same(db, DB.open(folder, "r"), tmp_path)
 
 
-class Failing:
-    """A connection whose next COMMIT fails as SQLite does when a sync fails."""
+def test_a_full_disk_keeps_no_snapshot_that_is_not_in_force(tmp_path, rng):
+    folder = tmp_path / "db"
+    with DB.open(folder) as db:
+        db.add_batch(rows(rng, 100))
+        before = sorted(files(folder))
+        real = db._store._journal._connection
+        db._store._journal._connection = Failing(real, "database or disk is full")
+        with pytest.raises(omendb.StorageFull):
+            db.compact()
+        db._store._journal._connection = real
+        assert sorted(files(folder)) == before
+        assert len(DB.load(folder)) == 100
+        db.compact()
+        assert_same(db, DB.load(folder), tmp_path)
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+
+class Failing:
+    """A connection whose next COMMIT fails as SQLite does when a sync fails, or the disk is full."""
+
+    def __init__(self, connection: sqlite3.Connection, error: str = "disk I/O error") -> None:
         self._connection = connection
+        self._error = error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -119,7 +136,7 @@ class Failing:
     def execute(self, sql: str, *values: Any) -> Any:
         if sql == "COMMIT":
             self._connection.execute("ROLLBACK")
-            raise sqlite3.OperationalError("disk I/O error")
+            raise sqlite3.OperationalError(self._error)
         return self._connection.execute(sql, *values)
 
 
