@@ -70,6 +70,19 @@ def large(
 
 
 @app.command()
+def exchange(
+    data: Data = None,
+    sets: Annotated[str, typer.Option(help="Names of sets, separated by commas; without it all of them.")] = "",
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    out: Out = None,
+) -> None:
+    """Recall at equal ef of our graph in hnswlib and FAISS, and of their rows in ours."""
+    from . import exchange as bench
+
+    raise typer.Exit(bench.report(data, names=sets, threads=threads, out=out, unset=UNSET))
+
+
+@app.command()
 def start(data: Data = None, rounds: int = 9) -> None:
     """Import time, load time, and the time to the first answer of a fresh process."""
     from . import start as bench
