@@ -33,7 +33,7 @@ def life(durability: str) -> list[Step]:
 def report_of(pool, durability: str, seed: int) -> Report:
     """A life in which SQLite's log grows (all that is unsynced in it is at stake), and one with small limits."""
     long, small = ([*before, *life(durability)] for before in ([], [SMALL]))
-    return checked(pool, long, durability, seed) + checked(pool, small, durability, seed)
+    return checked(pool, long, durability, seed, subsets=5) + checked(pool, small, durability, seed, subsets=5)
 
 
 def checked(pool, steps: list[Step], durability: str, seed: int, **options: int) -> Report:

@@ -43,10 +43,9 @@ class Violation:
 class Report:
     """How many distinct states were opened, on which file the last event was, and what was wrong."""
 
-    candidates: int = 0
     states: int = 0
     at: Counter[str] = field(default_factory=Counter)
-    kept: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)  # of all candidates, distinct or not
     violations: list[Violation] = field(default_factory=list)
 
     @property
@@ -55,11 +54,11 @@ class Report:
         return sum(count for path, count in self.at.items() if Path(path).name.startswith("omen.sqlite"))
 
     def __add__(self, other: Report) -> Report:
-        sums = (self.candidates + other.candidates, self.states + other.states, self.at + other.at, self.kept + other.kept)
-        return Report(*sums, self.violations + other.violations)
+        violations = self.violations + other.violations
+        return Report(self.states + other.states, self.at + other.at, self.kept + other.kept, violations)
 
     def __str__(self) -> str:
-        told = f"{self.states} distinct crash states of {self.candidates}, {self.in_sqlite} inside SQLite's writes"
+        told = f"{self.states} distinct crash states of {sum(self.kept.values())}, {self.in_sqlite} inside SQLite's writes"
         return "\n  ".join([f"{told}; {len(self.violations)} violations", *map(str, self.violations[:5])])
 
 
@@ -111,7 +110,6 @@ def check(
     for digest, moment, content, why in _outcomes(pool, workload, states):
         report.states += 1
         report.at[moment.event.path] += 1
-        report.kept[moment.kept] += 1
         last = states.last[digest]
         acked = last.acked if durable else 0
         if content is None:
@@ -120,7 +118,7 @@ def check(
             of = [number for number, contents in enumerate(expected) if content in contents]
             told = f"holds {of[-1]} steps" if of else "equals no prefix of the steps"
             report.violations.append(Violation(f"{told}, {acked} are acknowledged", digest, last))
-    report.candidates = states.candidates
+    report.kept = states.kept
     return report
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -302,7 +303,7 @@ class CrashStates:
     subsets: int = 3
     seed: int = 0
     last: dict[bytes, Moment] = field(default_factory=dict)
-    candidates: int = 0
+    kept: Counter[str] = field(default_factory=Counter)  # how often each choice was made, distinct or not
 
     def __iter__(self) -> Iterator[State]:
         disk, marks, last = Disk(self.initial), 0, Event("m")
@@ -312,7 +313,7 @@ class CrashStates:
             last = last if event.kind == "m" else event
             for label, kept in _choices(disk.pending, event, self.subsets, random.Random(f"{self.seed} {position}")):
                 files, digest = disk.files(kept)
-                self.candidates += 1
+                self.kept[label] += 1
                 moment = Moment(position, last, marks, label)
                 if digest not in self.last:
                     yield State(files, digest, moment)
