@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import omendb_kernels
 
-from . import __version__
+from . import __version__, commands
 from .about import index_file, installation
 from .demo import DEFAULT_WORDS, Demo, WrongAnswer
-from .errors import OmenError
+from .terminal import AsJson, Bar, Threads, complain, console, errors_on_one_line, leave, print_facts, print_json
 from .words import Words
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
-@contextmanager
-def _errors_on_one_line() -> Iterator[None]:
-    try:
-        yield
-    except (OmenError, OSError) as error:
-        _leave(str(error), 2)
-    except WrongAnswer as error:
-        _leave(str(error), 1)
+# Found through typer: newer ones carry a click of their own, older ones import it.
+USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
-
-def _leave(message: str, code: int) -> None:
-    typer.echo(f"omendb: {message}", err=True)
-    raise typer.Exit(code)
-
-
-def _console() -> Console:
-    return Console(highlight=False)
+for command in (commands.build, commands.search, commands.verify, commands.repair, commands.compact, commands.export):
+    app.command()(command)
 
 
 def _show_version(wanted: bool) -> None:
@@ -63,38 +46,48 @@ def omendb(
 def demo(
     words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Words to show the neighbours of.")] = None,
     k: Annotated[int, typer.Option("--k", help="Neighbours per word.")] = 10,
-    threads: Annotated[int | None, typer.Option(help="Threads; by default one per usable core.")] = None,
+    threads: Threads = None,
     folder: Annotated[
         Path | None, typer.Option(help="Keep the saved index here (default: a temporary folder).", file_okay=False)
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build, prove exact, save, load and search 19,000 real word vectors."""
-    with _errors_on_one_line():
-        Demo(_console(), Words.shipped(), k, threads).run(words or DEFAULT_WORDS, folder)
+    with errors_on_one_line():
+        shown = Demo(Console(quiet=True) if as_json else console(), Words.shipped(), k, threads)
+        try:
+            if as_json:
+                with Bar("demo"):
+                    shown.run(words or DEFAULT_WORDS, folder)
+                print_json(shown.facts)
+            else:
+                shown.run(words or DEFAULT_WORDS, folder)
+        except WrongAnswer as error:
+            leave(str(error), 1)
 
 
 @app.command()
 def info(
-    file: Annotated[Path | None, typer.Argument(help="A saved index; without it, this installation.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    index: Annotated[
+        Path | None, typer.Argument(help="A saved index or a durable folder; without it, this installation.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """What is installed here, or what a saved index holds."""
-    with _errors_on_one_line():
-        facts = installation() if file is None else index_file(file)
-    if as_json:
-        typer.echo(json.dumps(facts, indent=2))
-    else:
-        _print_facts(facts)
+    """What is installed here, or what an index holds."""
+    with errors_on_one_line(), Bar("open"):
+        facts = installation() if index is None else index_file(index)
+    print_json(facts) if as_json else print_facts(facts)
     if facts.get("namesake"):
-        typer.echo(_namesake_warning(facts), err=True)
+        complain(_namesake_warning(facts))
 
 
 @app.command()
-def devices(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def devices(as_json: AsJson = False) -> None:
     """What this machine can compute with, what it cannot and why, and how fast each is taken to be."""
-    found = omendb_kernels.devices()
+    with Bar("look"):
+        found = omendb_kernels.devices()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     cards = found["gpus"]
     memory = "" if found["memory"] is None else f", {found['memory'] / 2**30:.0f} GiB"
@@ -103,7 +96,7 @@ def devices(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     lines |= {f"note {i}": note for i, note in enumerate(found["unserved"], 1)}
     lines |= {f"backend {name}": why for name, why in found["backends"].items()}
     lines |= {f"speed of {profile['backend']}": _speed(profile) for profile in found["profiles"]}
-    _print_facts(lines)
+    print_facts(lines)
 
 
 def _card(card: dict[str, Any]) -> str:
@@ -119,24 +112,26 @@ def _speed(profile: dict[str, Any]) -> str:
 
 
 @app.command()
-def calibrate() -> None:
+def calibrate(as_json: AsJson = False) -> None:
     """Measure this machine, some ten seconds, so that the quickest backend is chosen for each call from now on."""
-    with _errors_on_one_line(), _console().status("measuring"):
-        omendb_kernels.calibrate(lambda line: _console().print(line, markup=False, soft_wrap=True))
+    lines: list[str] = []
+    with errors_on_one_line():
+        with Bar("measure") as bar:
 
+            def told(line: str) -> None:
+                lines.append(line)
+                bar(line, 0, None)
 
-def _print_facts(facts: dict[str, Any]) -> None:
-    grid = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {'usable' if item is None else item}" for key, item in value.items())
-        grid.add_row(Text(name, style="cyan"), Text("-" if value is None else str(value)))
-    _console().print(grid)
+            omendb_kernels.calibrate(told)
+        if as_json:
+            print_json({"report": lines, "profiles": omendb_kernels.devices()["profiles"]})
+        for line in [] if as_json else lines:
+            typer.echo(line)
 
 
 def _namesake_warning(facts: dict[str, Any]) -> str:
     return (
-        f"omendb: another project's distribution, 'omendb' {facts['namesake']}, is installed beside omendb-kernels; each "
+        f"another project's distribution, 'omendb' {facts['namesake']}, is installed beside omendb-kernels; each "
         "overwrites files of the other. Uninstall both, then install omendb-kernels."
     )
 
@@ -146,7 +141,17 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a word that this terminal cannot print must not end the program
-    app()
+    try:
+        code = app(standalone_mode=False)
+    except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            typer.echo(error.format_message())
+        else:
+            complain(f"{error.format_message()} (--help tells more)")
+        code = 2
+    except typer.Abort:
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console, Group
@@ -44,12 +45,13 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True)
 class Demo:
-    """One run of the demo: what it searches, how, and where it prints."""
+    """One run of the demo: what it searches, how, and where it prints; `facts` are what it found, as plain JSON values."""
 
     console: Console
     words: Words
     k: int
     threads: int | None
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def run(self, asked: Sequence[str], folder: Path | None) -> None:
         """All steps. Raises InvalidInput when no asked word is known, WrongAnswer when a check fails."""
@@ -116,6 +118,7 @@ class Demo:
                 passed += done == total
 
             report = db.build(self.words.vectors, ids=self.words.names, progress=show)
+        self.facts["build"] = {"rows": len(db), "seconds": report.seconds, "beam": report.beam, "recall": report.recall}
         longest = sorted(report.phases.items(), key=lambda phase: -phase[1])[:3]
         lines = [f"{len(db):,} rows in {_seconds(report.seconds)}: {_rate(report.rows_per_second)} rows/s"]
         if longest:
@@ -140,6 +143,7 @@ class Demo:
         assert proof is not None
         if not _same(answers[:CHECKED], scanned):
             raise WrongAnswer("the certified search and the full float64 scan disagree")
+        self.facts["exact"] = {"queries": proof.queries, "certified_first": proof.certified_first, "identical": True}
         self.say(
             "exact",
             f"{proof.queries:,} queries, half-way from a word to its fifth neighbour",
@@ -165,6 +169,8 @@ class Demo:
             for query in queries[:SINGLES]:
                 db.search(query, k=self.k, exact=exact, threads=self.threads)
             rates[exact] = (batch, SINGLES / (time.perf_counter() - start))
+        self.facts["graph"] = {"recall": recall, "k": self.k}
+        self.facts["queries_per_second"] = {"exact": rates[True], "graph": rates[False]}
         ratios = " and ".join(f"{graph / scan:.1f}x" for graph, scan in zip(rates[False], rates[True], strict=True))
         self.say("graph", f"recall@{self.k} {recall:.3f} against the exact answers, on the same queries")
         self.say(
@@ -197,6 +203,7 @@ class Demo:
                 f"mapped in {_seconds(mapped)}, the first answer {_seconds(first)} after the call",
                 f"all {len(queries):,} answers as before saving: {self._good('identical')}, ids and bits",
             )
+            self.facts["file"] = {"bytes": path.stat().st_size, "identical": True}
             yield loaded
 
     def neighbours(self, db: DB, chosen: Sequence[str]) -> None:
@@ -216,8 +223,9 @@ class Demo:
         table.add_column("distance", justify="right", header_style="dim")
         table.add_column("", width=BAR_WIDTH, style="cyan")
         found = db.search(self.words[word], k=self.k + 1, threads=self.threads)  # the word itself comes first
-        others = [(other, distance) for other, distance in found if other != word]
-        for other, distance in others[: self.k]:
+        others = [(other, distance) for other, distance in found if other != word][: self.k]
+        self.facts.setdefault("nearest", {})[word] = [{"id": other, "distance": distance} for other, distance in others]
+        for other, distance in others:
             table.add_row(Text(other), f"{distance:.3f}", self._bar(1 - distance))
         return table
 
