@@ -11,7 +11,7 @@ from gpu_gate import Budget
 # file -> the sets of NAME=VALUE that host code compiles it with; files that are not here have one, with none.
 VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "beam.cu": (("SCRATCH=0",), ("SCRATCH=1",)),
-    "nearest.cu": (("ROWS=128",), ("ROWS=16",)),
+    "nearest.cu": (("ROWS=128",), ("ROWS=16",), ("ROWS=128", "WGMMA=1")),
     **{file: tuple((f"KIND={kind}",) for kind in range(5)) for file in ("distances.cu", "rerank.cu")},
     "encode.cu": (*((f"KIND={kind}", "SCRATCH=0") for kind in range(5)), ("KIND=0", "SCRATCH=1")),
 }

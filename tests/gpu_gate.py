@@ -21,6 +21,7 @@ from pathlib import Path
 
 HOME = Path(__file__).parent.parent / "kernels" / "omendb_kernels" / "backends" / "cupy"
 OPTIONS = ("--std=c++17", "--fmad=false")  # as _device.py compiles
+OWN = "WGMMA=1"  # for sm_90a alone
 ARCHES = ("sm_75", "sm_80", "sm_90", "sm_100")
 MOST_SHARED = 48 * 1024  # static bytes that any block may have
 
@@ -149,7 +150,8 @@ def kernels_of(cubin: bytes, ptx: str) -> dict[str, Kernel]:
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "kernels.cubin")
         Path(file).write_bytes(cubin)
-        used, code = _run("cuobjdump", "-res-usage", file), _run("nvdisasm", "-c", file)
+        used = _run("cuobjdump", "-res-usage", file)
+    code = disassembled(cubin)
     usage = re.findall(r"Function ([\w$]+):\s*\n?\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", used)
     bodies, entries = _bodies(code), _entries(ptx)
     return {
@@ -157,6 +159,14 @@ def kernels_of(cubin: bytes, ptx: str) -> dict[str, Kernel]:
         for name, registers, stack, shared, local in usage
         if name in entries
     }
+
+
+def disassembled(cubin: bytes) -> str:
+    """Machine code as text."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "kernels.cubin")
+        Path(file).write_bytes(cubin)
+        return _run("nvdisasm", "-c", file)
 
 
 def _run(tool: str, *arguments: str) -> str:
@@ -216,7 +226,12 @@ def sources() -> list[Path]:
 @functools.cache
 def measured(file: str, arch: str, defines: tuple[str, ...] = ()) -> dict[str, Kernel]:
     """Each kernel of one of our files, compiled with these NAME=VALUE."""
-    return kernels_of(*compiled((HOME / file).read_text(encoding="utf-8"), arch, defines))
+    return kernels_of(*compiled((HOME / file).read_text(encoding="utf-8"), f"{arch}a" if OWN in defines else arch, defines))
+
+
+def served(arch: str, defines: tuple[str, ...]) -> bool:
+    """Whether such code is for this architecture."""
+    return OWN not in defines or arch == "sm_90"
 
 
 def _headroom(registers: int) -> int:
@@ -231,7 +246,7 @@ def _table() -> None:
     for path in sources():
         most: dict[str, Kernel] = {}
         for arch in arches():
-            for defines in VARIANTS.get(path.name, ((),)):
+            for defines in (one for one in VARIANTS.get(path.name, ((),)) if served(arch, one)):
                 for name, kernel in measured(path.name, arch, defines).items():
                     told = " ".join(f"{key}={value}" for key, value in asdict(kernel).items() if value)
                     print(f"# {path.name} {name} {arch} {' '.join(defines)}: {told}", file=sys.stderr)

@@ -7,13 +7,18 @@ import re
 import gpu_gate
 import pytest
 from gpu_budgets import BUDGETS, VARIANTS
-from gpu_gate import ARCHES, HOME, Budget, compiled, kernels_of, measured, refusals, sources
+from gpu_gate import ARCHES, HOME, Budget, compiled, kernels_of, measured, refusals, served, sources
 
 FILES = [(path.name, defines) for path in sources() for defines in VARIANTS.get(path.name, ((),))]
 ABSENT = gpu_gate.missing()
 here = pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))
 IN_SHORT = "sm_90"
-marked = [arch if arch == IN_SHORT else pytest.param(arch, marks=pytest.mark.long) for arch in ARCHES]
+CASES = [
+    pytest.param(file, defines, arch, marks=() if arch == IN_SHORT else pytest.mark.long)
+    for file, defines in FILES
+    for arch in ARCHES
+    if served(arch, defines)
+]
 
 
 def named(value: object) -> str:
@@ -21,8 +26,7 @@ def named(value: object) -> str:
 
 
 @here
-@pytest.mark.parametrize("arch", marked)
-@pytest.mark.parametrize(("file", "defines"), FILES, ids=named)
+@pytest.mark.parametrize(("file", "defines", "arch"), CASES, ids=named)
 def test_kernels_keep_to_their_budgets(file, defines, arch):
     if arch not in gpu_gate.arches():
         pytest.skip(f"this NVRTC does not know {arch}")
@@ -30,6 +34,15 @@ def test_kernels_keep_to_their_budgets(file, defines, arch):
     assert found, "no kernel in it"
     refused = [reason for name, kernel in found.items() for reason in refusals(name, kernel, BUDGETS.get(name))]
     assert not refused, "\n".join([f"{file}, {arch}", *refused])
+
+
+@here
+def test_warpgroups_multiply_a_piece_without_waiting():
+    """Four instructions of 32 bytes and one wait: between statements of its own the compiler would wait for each."""
+    cubin, ptx = compiled((HOME / "nearest.cu").read_text(encoding="utf-8"), "sm_90a", ("ROWS=128", "WGMMA=1"))
+    assert str(0x4000004000000000) in ptx  # a matrix of rows of 128 bytes, as Triton describes it
+    code = gpu_gate.disassembled(cubin)
+    assert re.findall(r"\b(IGMMA\.\w+\.S8\.S8|WARPGROUP\.DEPBAR)", code) == ["IGMMA.64x128x32.S8.S8"] * 4 + ["WARPGROUP.DEPBAR"]
 
 
 def test_the_table_is_of_kernels_that_are_there():

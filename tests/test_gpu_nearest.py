@@ -39,9 +39,18 @@ def in_order(queries: CodeRows, points: CodeRows, falling: bool) -> tuple[CodeRo
     return queries.take(np.zeros(len(queries.codes), np.int64)), points.take(order)
 
 
+@pytest.fixture(params=["warps", "warpgroups"])
+def multiplied_by(request, gpu, monkeypatch):
+    """How 128 queries are multiplied: by any card's warps, or by the warpgroups of compute capability 9.0."""
+    nearest = module("nearest")
+    card = nearest._card(0)._replace(warpgroups=request.param == "warpgroups")
+    monkeypatch.setattr(nearest, "_card", lambda device: card)
+    return request.param
+
+
 @pytest.mark.parametrize("order", ["random", "falling", "rising"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_many_of_both(rng, gpu, monkeypatch, shape, order):
+def test_many_of_both(rng, gpu, monkeypatch, multiplied_by, shape, order):
     (m, n, k), dim, nearest = shape, int(rng.choice([32, 96, 128, 288])), module("nearest")
     kind = str(rng.choice(["l2", "ip", "wide"]))
     queries, points = rows_of(rng, m, dim, kind), rows_of(rng, n, dim, kind)
@@ -55,12 +64,51 @@ def test_many_of_both(rng, gpu, monkeypatch, shape, order):
     compare_bits((wanted,), (nearest.nearest(queries, points, k, mask, threads=1),), f"{shape}, {kind}")
 
 
-def test_the_table_by_the_large_tile(rng, gpu, monkeypatch):
-
+def test_the_table_by_the_large_tile(rng, gpu, monkeypatch, multiplied_by):
     monkeypatch.setattr(module("nearest"), "FEW", 0)
     cases = [case for case in TABLE if case.op == "nearest" and case.dim <= 300]
     for case in [cases[i] for i in rng.permutation(len(cases))[:60]]:
         check(importlib.import_module("omendb_kernels.backends.cupy"), case.make(rng), case, threads=(1,))
+
+
+def test_warpgroups_are_of_compute_capability_9_0(gpu, monkeypatch):
+    """Of the simulated H100; not of what came before or after, nor for few queries."""
+    nearest, card = module("nearest"), module("nearest")._card(0)
+    assert card.warpgroups
+    assert nearest.plan_scan(200, 5000, 128, 10, card).defines == ("ROWS=128", "WGMMA=1")
+    assert nearest.plan_scan(200, 5000, 128, 10, card._replace(warpgroups=False)).defines == ("ROWS=128",)
+    assert nearest.plan_scan(20, 5000, 128, 10, card).defines == ("ROWS=16",)
+
+
+def test_a_compiler_too_old_for_warpgroups_does_without(rng, gpu, monkeypatch, caplog, tmp_path):
+    import cupy
+
+    def refuse(program, options):
+        raise cupy.cuda.nvrtc.NVRTCError
+
+    native, device = module("_native"), module("_device")
+    monkeypatch.setattr(cupy.cuda.nvrtc, "compileProgram", refuse)
+    native.compiled.cache_clear()
+    device._module.cache_clear()
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    queries, points = rows_of(rng, 70, 96, "l2"), rows_of(rng, 300, 96, "l2")
+    wanted = oracle.nearest(queries, points, 9, None, threads=2)
+    compare_bits((wanted,), (module("nearest").nearest(queries, points, 9, None, threads=1),), "without")
+    assert "nearest.cu is compiled without warpgroups: --gpu-architecture=sm_90a" in caplog.text
+    native.compiled.cache_clear()
+    device._module.cache_clear()
+
+
+@pytest.mark.parametrize("order", ["random", "falling"])
+def test_warpgroups_watched(rng, gpu, monkeypatch, order):
+    """Races, bounds and shared memory that nobody wrote, where codes end inside a piece and points inside a tile."""
+    nearest = module("nearest")
+    gpu.checked, gpu.preempt, gpu.order = True, 50, 2
+    queries, points = rows_of(rng, 70, 160, "wide"), rows_of(rng, 300, 160, "wide")
+    if order == "falling":
+        queries, points = in_order(queries, points, True)
+    wanted = oracle.nearest(queries, points, 20, None, threads=2)
+    compare_bits((wanted,), (nearest.nearest(queries, points, 20, None, threads=1),), order)
 
 
 @pytest.mark.parametrize("width", [0, 1, 31, 129, 1000, 5000])

@@ -24,6 +24,7 @@ file. Streams order nothing: a missing wait between two of them is not seen.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from typing import Any
 
 import pytest
 
-from .compile import CompileError, available
+from .compile import CACHE, CompileError, available
 from .cuda import SUBMODULES
 from .functions import module
 from .launch import KernelError, LaunchError
@@ -80,12 +81,16 @@ def simulated(**knobs: Any) -> Iterator[Sim]:
         if name not in Sim.__dataclass_fields__:
             raise TypeError(f"the simulated GPU has no knob {name!r}")
         setattr(SIM, name, value)
-    taken = _taken()
+    taken, cache = _taken(), os.environ.get("CUPY_CACHE_DIR")
+    os.environ["CUPY_CACHE_DIR"] = str(CACHE / "native")  # what the double of NVRTC makes is for nobody else
     sys.modules.update({"cupy": module(), "cupyx": None, **SUBMODULES})  # type: ignore[dict-item]
     try:
         with _forgetful_dispatch():
             yield SIM
     finally:
+        os.environ.pop("CUPY_CACHE_DIR")
+        if cache is not None:
+            os.environ["CUPY_CACHE_DIR"] = cache
         _taken()
         _put_back(taken)
         SIM.reset()

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ CHECKED = [
     *("-O1", "-DCU_CHECKED", "-fsanitize=thread", "-fsanitize=bounds,alignment", "-mno-avx", "-fno-tree-vectorize"),
     *("--param", "tsan-instrument-func-entry-exit=0"),
 ]
+_COMPILING = threading.Lock()
 KERNEL = re.compile(r"__global__(?P<before>[\w\s]*?)\s*(?:__launch_bounds__\s*\(\s*(?P<bound>[^,()]+)[^()]*\))?\s*void\s*"
                     r"(?:__launch_bounds__\s*\(\s*(?P<late>[^,()]+)[^()]*\))?\s*(?P<name>\w+)\s*\(")  # fmt: skip
 DYNAMIC = re.compile(r"extern\s+__shared__\s+(?P<type>[^;\[\]=]+?)\s*\b(?P<name>\w+)\s*\[\s*\]\s*;")
@@ -143,6 +145,26 @@ def _shared_sizes(library: Path, names: list[str]) -> list[int]:
     return [sum(size for symbol, size in sizes.items() if name in owners[symbol] or not owners[symbol]) for name in names]
 
 
+def _compile(
+    source: str, target: Path, listing: Path, kept: list[str], expressions: tuple[str, ...], checked: bool
+) -> None:
+    folder = target.parent
+    flags = [*BASE, *(CHECKED if checked else PLAIN)]
+    text = f'#line 1 "kernel.cu"\n{source}'
+    text = _gcc("-E", *flags, f"-I{HERE}", "-include", "shim.h", *kept, "-x", "c++", "-", text=text)
+    text, names = _rewritten(text, expressions)
+    code, part = _part(target.with_suffix(".ii")), _part(target)
+    code.write_text(text, encoding="utf-8")
+    # The hooks are linked as ours: only the compiler may see -fsanitize.
+    _gcc(*flags, "-x", "c++-cpp-output", "-c", code, "-o", code.with_suffix(".o"))
+    _gcc("-shared", "-Wl,-Bsymbolic", code.with_suffix(".o"), *_runtime(folder), "-o", part)
+    sizes = _shared_sizes(part, names)
+    listing.write_text("".join(f"{size} {name}\n" for size, name in zip(sizes, names, strict=True)), encoding="utf-8")
+    code.with_suffix(".o").unlink()
+    code.unlink()
+    part.replace(target)
+
+
 @cache
 def build(source: str, options: tuple[str, ...] = (), expressions: tuple[str, ...] = (), checked: bool = False) -> Library:
     """The library of this source. Raises CompileError."""
@@ -153,21 +175,9 @@ def build(source: str, options: tuple[str, ...] = (), expressions: tuple[str, ..
     key = _digest(source, repr((kept, expressions, checked)), _headers(kept), _own_text())
     target = folder / f"{key}.so"
     listing = target.with_suffix(".txt")
-    if not (target.exists() and listing.exists()):
-        flags = [*BASE, *(CHECKED if checked else PLAIN)]
-        text = f'#line 1 "kernel.cu"\n{source}'
-        text = _gcc("-E", *flags, f"-I{HERE}", "-include", "shim.h", *kept, "-x", "c++", "-", text=text)
-        text, names = _rewritten(text, expressions)
-        code, part = _part(target.with_suffix(".ii")), _part(target)
-        code.write_text(text, encoding="utf-8")
-        # The hooks are linked as ours: only the compiler may see -fsanitize.
-        _gcc(*flags, "-x", "c++-cpp-output", "-c", code, "-o", code.with_suffix(".o"))
-        _gcc("-shared", "-Wl,-Bsymbolic", code.with_suffix(".o"), *_runtime(folder), "-o", part)
-        sizes = _shared_sizes(part, names)
-        listing.write_text("".join(f"{size} {name}\n" for size, name in zip(sizes, names, strict=True)), encoding="utf-8")
-        code.with_suffix(".o").unlink()
-        code.unlink()
-        part.replace(target)
+    with _COMPILING:  # threads of one process share the names of what is half done
+        if not (target.exists() and listing.exists()):
+            _compile(source, target, listing, kept, expressions, checked)
     kernels = [line.split(" ", 1) for line in listing.read_text(encoding="utf-8").splitlines()]
     return Library(target, [name for _, name in kernels], [int(size) for size, _ in kernels])
 

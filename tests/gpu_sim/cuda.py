@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import types
 from typing import Any
@@ -209,7 +210,32 @@ runtime = _module(
     driverGetVersion=lambda: 13_000, runtimeGetVersion=lambda: 13_000, CUDARuntimeError=real.CUDARuntimeError, is_hip=False,
 )  # fmt: skip
 memory = _module("cuda.memory", OutOfMemoryError=real.OutOfMemoryError, MemoryPool=MemoryPool)
-nvrtc = _module("cuda.nvrtc", getVersion=lambda: (13, 0))
+class NVRTCError(RuntimeError):
+    """What `cupy.cuda.nvrtc` raises."""
+
+
+_programs: dict[int, dict[str, Any]] = {}
+
+
+def _create_program(source: str, name: str, headers: tuple[str, ...], include_names: tuple[str, ...]) -> int:
+    if headers or include_names:
+        raise NotImplementedError("the double takes headers by -I")
+    _programs[number := len(_programs) + 1] = {"code": source}
+    return number
+
+
+def _compile_program(program: int, options: tuple[str, ...]) -> None:
+    arch, *rest = options
+    if arch != "--gpu-architecture=sm_90a":
+        raise NVRTCError(f"the double compiles for its own architecture alone, not for {arch}")
+    _programs[program]["options"] = rest
+
+
+nvrtc = _module(
+    "cuda.nvrtc", getVersion=lambda: (13, 0), NVRTCError=NVRTCError, createProgram=_create_program,
+    compileProgram=_compile_program, getCUBIN=lambda program: json.dumps(_programs[program]).encode(),
+    getProgramLog=lambda program: "", destroyProgram=lambda program: _programs.update({program: {}}),
+)  # fmt: skip
 stream = _module("cuda.stream", Stream=Stream, Event=Event, get_current_stream=lambda device_id=-1: _streams[-1])
 device = _module("cuda.device", Device=Device, get_compute_capability=lambda: "90")
 cuda = _module(

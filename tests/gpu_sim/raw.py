@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from . import real
@@ -19,8 +21,11 @@ class RawModule:
         translate_cucomplex: bool = False, enable_cooperative_groups: bool = False, name_expressions: Any = None,
         jitify: bool = False,
     ) -> None:  # fmt: skip
-        if not isinstance(code, str) or path is not None:
-            raise TypeError("the double needs `code`, a str")
+        if path is not None and code is None:
+            told = json.loads(Path(path).read_bytes().rstrip(b"\0"))  # what the double of NVRTC made
+            code, options = told["code"], tuple(told["options"])
+        if not isinstance(code, str):
+            raise TypeError("the double needs `code`, a str, or the `path` of what its compiler made")
         if not isinstance(options, tuple) or not all(isinstance(option, str) for option in options):
             raise TypeError("options must be a tuple of str")
         if backend != "nvrtc" or translate_cucomplex or enable_cooperative_groups or jitify:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -24,9 +25,13 @@ from ...contract import CodeRows
 from ...errors import OutOfDeviceMemory
 from ...parallel import blocks
 from ._held import held
+from ._native import compiled
+
+log = logging.getLogger("omendb")
 
 HERE = Path(__file__).parent
 NULL = np.intp(0)  # a pointer that a kernel is not to follow
+WGMMA = "WGMMA=1"  # a kernel that only compute capability 9.0 has
 LEAST_CAPABILITY = 75  # dp4a is older; Turing is the oldest that CUDA 13 compiles for
 SHARE = 0.5  # of the free memory that one op takes for its tiles
 MOST_SHARED = 48 * 1024  # bytes a block has without asking for more, what it declares itself included
@@ -87,10 +92,16 @@ def _device_of(arguments: tuple[Any, ...]) -> AbstractContextManager[Any]:
 
 @functools.cache
 def _module(file: str, defines: tuple[str, ...]) -> Any:
-    """The compiled file; CuPy keeps it on disk for each architecture. The headers are part of what it is known by."""
+    """The compiled file, kept on disk for each architecture. The headers are part of what it is known by."""
     header = zlib.crc32(b"".join(path.read_bytes() for path in sorted(HERE.glob("*.cuh"))))
     options = ("--std=c++17", "--fmad=false", f"-I{HERE}", f"-DHEADER={header}", *(f"-D{define}" for define in defines))
-    return cupy.RawModule(code=source_of(file), options=options)
+    if WGMMA not in defines:
+        return cupy.RawModule(code=source_of(file), options=options)
+    try:
+        return cupy.RawModule(path=compiled(source_of(file), options, "sm_90a"))
+    except RuntimeError as error:  # a compiler that is too old; the same kernel without warpgroups
+        log.warning("%s is compiled without warpgroups: %s", file, error)
+        return _module(file, tuple(define for define in defines if define != WGMMA))
 
 
 def source_of(file: str) -> str:

@@ -3,7 +3,7 @@
 // A block has 128 queries (16 where there are few: ROWS) and a part of the points; the blocks beside it have the other parts.
 //   stage     128 bytes of the codes of 128 points into shared memory while the products of those before are made; the
 //             queries' codes stay there where they fit;
-//   multiply  eight warps, 64 x 32 dot products each: exact in int32;
+//   multiply  eight warps, 64 x 32 dot products each, or (WGMMA, an H100) two warpgroups, 64 x 128 each: exact in int32;
 //   narrow    at tiles 1, 2, 4, 8, ...: every score of a query falls into one of its 16 to 128 bins, which hold the smallest.
 //             At least k bins are at or below the k-th smallest of these, so no score above it counts: that is the query's
 //             gate. The blocks of a query have their bins in common;
@@ -11,13 +11,14 @@
 //             could run over is cut to little more than k by bisection, which lowers the gate too.
 // Gates decide how much is listed, never what is among the k nearest; they differ from run to run, the answer does not.
 //
-// A score costs D multiply-adds and two to three instructions of a lane. 10,000 queries, a million points, D = 128, on an H100:
-// 1.28 T multiply-adds, 2.1 ms at 62% of the tensor cores, which mma.sync reaches (arXiv 2402.13499); 96 KB of fragments from
-// shared memory for 128 x 128 scores, 2.0 ms; 10 GB from the second cache, 1.8 ms; 3 x 10^10 instructions of lanes, 1.8 ms. Two
-// blocks of an SM overlap them but for barriers: 4 ms hoped for; dp4a would take 19. About 200 keys a query are listed for
-// k = 10, 1,300 for k = 52, at 25 instructions of a warp: 0.05 to 0.4 ms. Scores written and read again: 80 GB, 24 ms.
+// A score costs D multiply-adds and three instructions of a lane. 10,000 queries, a million points, D = 128, on an H100: 1.28 T
+// multiply-adds, 1.3 ms at the peak, which mma.sync reaches .62 of (arXiv 2402.13499), warpgroups beside other work .58 (arXiv
+// 2407.08608): 2.2 ms, or 2.1 before anything is chosen; 10 GB from the second cache, 1.9 ms; 3 x 10^10 instructions of lanes,
+// 0.9 ms at the peak of issue. Two blocks of an SM overlap them but for barriers. About 200 keys a query are listed for k = 10,
+// 1,300 for k = 52, at 25 instructions of a warp: 0.05 to 0.3 ms. Scores written and read again: 80 GB, 24 ms.
 // 16 queries read 128 MB once, 38 us. Bins are the partial reduce of TPU-KNN (arXiv 2206.14286), gates FAISS's (1702.08734).
 #include "tensor.cuh"
+#include "warpgroup.cuh"
 
 #define BLOCK 256
 #define WARPS (BLOCK / 32)
@@ -26,7 +27,11 @@
 #ifndef ROWS
 #define ROWS 128  // queries of a block: 128, or 16
 #endif
+#ifdef WGMMA  // a warp's share of what a warpgroup multiplies
+#define DOWN WARPS
+#else
 #define DOWN (ROWS == 128 ? 2 : 1)            // warps one below the other; the others are side by side
+#endif
 #define HIGH (ROWS / DOWN / 16)               // fragments of 16 queries of a warp
 #define ACROSS (POINTS / 8 / (WARPS / DOWN))  // fragments of 8 points
 #define LANES (WARPS / DOWN * 4)              // that have a query's scores, 2 ACROSS of a tile each
@@ -63,6 +68,15 @@ struct Place {
     }
 };
 
+#ifdef WGMMA
+
+// The warpgroup's products of all of a piece, zeros behind the codes included, added to the sums unless these are fresh.
+__device__ __forceinline__ void multiply(const i8* own, const i8* others, int, bool fresh, int (&sums)[HIGH][ACROSS][4]) {
+    multiply_64x128(own + threadIdx.x / 128 * 64 * PIECE, others, fresh, sums[0]);
+}
+
+#else
+
 // Four matrices of 8 x 16 bytes: lane 8 i + r says where row r of the i-th is, lane 4 r + c gets word c of row r of each.
 __device__ __forceinline__ void load_matrices(const i8* row, int (&words)[4]) {
 #ifdef __CUDA_ARCH__
@@ -74,9 +88,12 @@ __device__ __forceinline__ void load_matrices(const i8* row, int (&words)[4]) {
 #endif
 }
 
-// The warp's products of `steps` times 32 bytes of the staged codes.
-__device__ __forceinline__ void multiply(const i8* own, const i8* others, int steps, int (&sums)[HIGH][ACROSS][4]) {
+// The warp's products of `steps` times 32 bytes of the staged codes, added to the sums unless these are fresh.
+__device__ __forceinline__ void multiply(const i8* own, const i8* others, int steps, bool fresh, int (&sums)[HIGH][ACROSS][4]) {
     Place at;
+    if (fresh)
+#pragma unroll
+        for (int i = 0; i < HIGH * ACROSS * 4; i++) sums[i / 4 / ACROSS][i / 4 % ACROSS][i % 4] = 0;
     own += (at.first_row + at.lane % 16) * PIECE, others += (at.first_column + at.lane / 16 * 8 + at.lane % 8) * PIECE;
     int own_byte = (at.lane / 16 ^ at.lane % 8) * 16, byte = (at.lane / 8 % 2 ^ at.lane % 8) * 16;
 #pragma unroll 1
@@ -93,6 +110,7 @@ __device__ __forceinline__ void multiply(const i8* own, const i8* others, int st
         }
     }
 }
+#endif
 
 // A word or 16 bytes from global to shared memory without waiting, where a device can.
 template <class T>
@@ -112,9 +130,13 @@ __device__ __forceinline__ void wait_for_copies() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
+#ifdef WGMMA
+    publish_to_warpgroups();
+#endif
 }
 
-// Bytes from .. from + PIECE of `most` rows, those of number first + i or ids[first + i]; zeros beyond `count`. Eight lanes a
+// Bytes from .. from + PIECE of `most` rows, those of number first + i or ids[first + i]; zeros beyond `count`, and behind the
+// codes where all of a piece is multiplied. Eight lanes a
 // row, 16 bytes each, whose places change from row to row: eight rows' bytes of one place are in different banks.
 __device__ __forceinline__ void stage(
     const i8* __restrict__ codes, int dim, int from, const int* __restrict__ ids, int first, int count, int most, i8* to
@@ -122,10 +144,12 @@ __device__ __forceinline__ void stage(
 #pragma unroll 1
     for (int i = threadIdx.x; i < most * 8; i += BLOCK) {
         int row = i / 8, byte = i % 8 * 16;
+#ifndef WGMMA
         if (from + byte >= dim) continue;
+#endif
         int4* at = (int4*)(to + row * PIECE + (byte ^ row % 8 * 16));
         i64 source = row < count ? ids ? ids[first + row] : first + row : 0;
-        if (row < count) copy(at, (const int4*)(codes + source * dim + from + byte));
+        if (row < count && from + byte < dim) copy(at, (const int4*)(codes + source * dim + from + byte));
         else *at = make_int4(0, 0, 0, 0);
     }
 }
@@ -337,13 +361,15 @@ extern "C" __global__ void __launch_bounds__(BLOCK, ROWS == 128 ? 2 : 3) scan_po
     const int* __restrict__ total_ids, int points, int origin, int dim, int k, int capacity, int bins, int resident,
     int* minima, int* limits, i64* lists, int* counts
 ) {
-    extern __shared__ int4 memory[];
-    int *words = (int*)memory + 2 * POINTS * PIECE / 4, *rows = words + 4 * POINTS, *lines = rows + 5 * ROWS + 4;
+    extern __shared__ __align__(1024) int4 memory[];
+    int pieces = (dim + PIECE - 1) / PIECE;
+    i8 *others = (i8*)memory, *own = others + 2 * POINTS * PIECE;
+    int *words = (int*)(own + (resident ? pieces : 2) * ROWS * PIECE), *rows = words + 4 * POINTS, *lines = rows + 5 * ROWS + 4;
     Scan scan = {query_codes, codes, query_norms, query_wide, norms, wide, ids,
                  queries, origin, dim, k, capacity, bins, resident, minima, limits, lists};
-    Room room = {(i8*)memory, words, words + 2 * POINTS, rows, rows + ROWS, rows + 2 * ROWS, rows + 3 * ROWS, rows + 4 * ROWS,
-                 rows + 5 * ROWS, lines, (i8*)(lines + (bins ? ROWS * (bins + 4) : 0))};
-    int pieces = (dim + PIECE - 1) / PIECE, total = total_ids ? *total_ids : points, tiles = (total + POINTS - 1u) / POINTS;
+    Room room = {others, words, words + 2 * POINTS, rows, rows + ROWS, rows + 2 * ROWS, rows + 3 * ROWS, rows + 4 * ROWS,
+                 rows + 5 * ROWS, lines, own};
+    int total = total_ids ? *total_ids : points, tiles = (total + POINTS - 1u) / POINTS;
     int each = (tiles + gridDim.y - 1) / gridDim.y, first = blockIdx.y * each, last = min(tiles, first + each), step = 0;
     bool full = false;
     if (threadIdx.x == 0) room.span[0] = total, room.span[1] = first, room.span[2] = last, room.span[3] = blockIdx.x * ROWS;
@@ -352,14 +378,14 @@ extern "C" __global__ void __launch_bounds__(BLOCK, ROWS == 128 ? 2 : 3) scan_po
     for (int tile = first; tile < last; tile++) {
         wait_for_copies();
         if (__syncthreads_or(full)) make_room(scan, room);
-        int sums[HIGH][ACROSS][4] = {};
+        int sums[HIGH][ACROSS][4];
         for (int piece = 0; piece < pieces; piece++, step++) {
             if (piece) wait_for_copies(), __syncthreads();
             bool more = piece + 1 < pieces;
             if (more || tile + 1 < room.span[2])
                 stage_piece(scan, room, more ? tile : tile + 1, more ? piece + 1 : 0, step + 1, room.span[0]);
             const i8* own = room.own + (resident ? piece : step % 2) * ROWS * PIECE;
-            multiply(own, room.others + step % 2 * POINTS * PIECE, min(PIECE, dim - piece * PIECE) / 32, sums);
+            multiply(own, room.others + step % 2 * POINTS * PIECE, min(PIECE, dim - piece * PIECE) / 32, piece == 0, sums);
         }
         score(scan, room, tile, sums);
         int done = tile - room.span[1];

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract import INT32_MAX, NO_KEY, CodeRows, Int64s
-from ._device import NULL, SHARE, free_bytes, launch, on_device, op, put, rows_per_tile, uploaded
+from ._device import NULL, SHARE, WGMMA, free_bytes, launch, on_device, op, put, rows_per_tile, uploaded
 from .select import allowed_ids, smallest, smallest_of_parts, sort_bytes
 
 BLOCK = 256
@@ -29,17 +29,20 @@ LITTLE = 2**26  # bytes that are taken without asking what the device has: that 
 
 
 class Card(NamedTuple):
-    """What a launch depends on: multiprocessors, bytes of shared memory that a block may have, and that one of them has."""
+    """What a launch depends on: multiprocessors, bytes of shared memory that a block may have, and that one of them has, and
+    whether warpgroups multiply (wgmma)."""
 
     multiprocessors: int
     shared: int
     shared_of_each: int
+    warpgroups: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
     """A launch. rows: queries of a block, 128 or 16; parts: of the points, a block each; capacity: places of a list; bins: of a
-    query, 0 for none; resident: the block's queries stay in shared memory, of which it takes `shared` bytes."""
+    query, 0 for none; resident: the block's queries stay in shared memory, of which it takes `shared` bytes; defines: of the
+    compiler."""
 
     rows: int
     parts: int
@@ -47,6 +50,7 @@ class Plan:
     bins: int
     resident: bool
     shared: int
+    defines: tuple[str, ...]
 
     def list_bytes(self, k: int) -> int:
         """Of the lists and bins of a query, with what it takes to select from them."""
@@ -69,7 +73,8 @@ def plan_scan(m: int, n: int, code_dim: int, k: int, card: Card, most_parts: int
                 if shared <= card.shared:
                     blocks = min(2 if rows == 128 else 3, max(1, card.shared_of_each // (shared + 1024)))
                     parts = parts_of(-(-m // rows), tiles, card.multiprocessors * blocks, most_parts)
-                    return Plan(rows, parts, capacity_of(k, -(-tiles // parts)), bins, resident, shared)
+                    defines = (f"ROWS={rows}", *([WGMMA] if rows == 128 and card.warpgroups else ()))
+                    return Plan(rows, parts, capacity_of(k, -(-tiles // parts)), bins, resident, shared, defines)
     raise AssertionError("16 queries take 41 KB")
 
 
@@ -108,8 +113,12 @@ def capacity_of(k: int, tiles: int) -> int:
 @functools.cache
 def _card(device: int) -> Card:
     told = cupy.cuda.Device(device).attributes
-    names = ("MultiProcessorCount", "MaxSharedMemoryPerBlockOptin", "MaxSharedMemoryPerMultiprocessor")
-    return Card(*(int(told[name]) for name in names))
+    return Card(
+        int(told["MultiProcessorCount"]),
+        int(told["MaxSharedMemoryPerBlockOptin"]),
+        int(told["MaxSharedMemoryPerMultiprocessor"]),
+        (told["ComputeCapabilityMajor"], told["ComputeCapabilityMinor"]) == (9, 0),
+    )
 
 
 @op
@@ -180,6 +189,6 @@ def scan(
         queries.codes, queries.norms, NULL if queries.wide is None else queries.wide, np.int32(m),
         points.codes, points.norms, NULL if points.wide is None else points.wide,
         ids, total, *map(np.int32, sizes), minima, NULL if limits is None else limits, lists, counts,
-        shared=plan.shared, defines=(f"ROWS={plan.rows}",),
+        shared=plan.shared, defines=plan.defines,
     )  # fmt: skip
     return lists, counts
