@@ -340,7 +340,7 @@ class Generation:
             return facts, content
         rows = None if self.live is None else self.live_rows
         facts["points"], points = _state_of(self.points, rows)
-        if not math.isfinite(self.points.max_length):
+        if not math.isfinite(facts["points"]["max_length"]):
             raise CorruptFile("the lengths of the loaded file are damaged; load it with verify=True")
         content |= {f"points.{name}": array for name, array in points.items()}
         ids = self.ids if rows is None else self.ids.take(rows)
