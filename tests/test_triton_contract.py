@@ -20,8 +20,8 @@ KERNELS = {  # op -> the kernel that shows that Triton did it
 }  # fmt: skip
 SLOW = 150  # dimensions: cases beyond run with --long, but for a few
 SHARE = {  # of an op's cases one in so many runs without --long, from a random one on
-    "nearest": 4, "pick": 12, "assign": 10, "prune": 10, "rerank": 6, "lengths": 2, "encode": 3, "pairwise": 6,
-    "pairwise float32": 6, "knn": 40,
+    "nearest": 4, "pick": 16, "assign": 14, "prune": 14, "rerank": 6, "lengths": 2, "encode": 3, "pairwise": 6,
+    "pairwise float32": 6, "knn": 80,
 }  # fmt: skip
 WAITS = {"pick": 1, "assign": 1}  # programs are laid out on the host
 
