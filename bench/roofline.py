@@ -21,7 +21,8 @@ LAUNCH = 5e-6  # seconds a launch costs when the device waits for it (CuPy RawKe
 class Device:
     """What a data sheet says. Peaks a second: bytes of memory and of the second cache; products as two operations.
 
-    fp64: results a clock and SM, additions or multiplications; int8, bf16: dense, of the tensor cores.
+    fp64: results a clock and SM, additions or multiplications; int8, bf16: dense, of the tensor cores. warpgroups: whether they
+    multiply (wgmma).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Device:
     bf16: float = 0.0
     fp64: int = 2
     l2: float = 0.0  # GB/s
+    warpgroups: bool = False
 
     def peak(self, unit: str) -> float:
         """Of a unit, a second."""
@@ -45,11 +47,12 @@ class Device:
             "fp32": self.fp32 * 1e12,
             "dp4a": 64 * cycles,
             "integer": 64 * cycles,
+            "issue": 128 * cycles,
             "fp64": self.fp64 * cycles,
         }[unit]
 
 
-H100 = Device("H100 SXM", 132, 1.98, 3350, fp32=67, int8=1979, bf16=989, fp64=64, l2=5500)
+H100 = Device("H100 SXM", 132, 1.98, 3350, fp32=67, int8=1979, bf16=989, fp64=64, l2=5500, warpgroups=True)
 L4 = Device("L4", 58, 2.04, 300, fp32=30.3, int8=242, bf16=121, l2=2400)
 RTX4090 = Device("RTX 4090", 128, 2.52, 1008, fp32=82.6, int8=661, bf16=165, l2=5000)
 DEVICES = (H100, L4, RTX4090)
@@ -71,11 +74,14 @@ KINDS = {
     "l2": Kind("l2", 1.0, "the peak is itself a measured one"),
     "dp4a": Kind("dp4a", 0.44, "llama.cpp, int8 products by dp4a on an RTX 3090 (pull request 7676)"),
     "int8 tensor": Kind("int8 tensor", 0.4, "assumption: two thirds of what mma.sync reaches on H100, .63 (arXiv 2402.13499)"),
+    "warpgroups": Kind("int8 tensor", 0.58, "as of fp16, the next row"),
+    "fp16 warpgroups": Kind("bf16 tensor", 0.58, "FlashAttention-3, softmax beside, warps not specialized (2407.08608)"),
     "bf16 tensor": Kind("bf16 tensor", 0.42, "FlashLib's fused kNN: fitted to two of its times, with the next row"),
     "choice": Kind("integer", 0.5, "the same: 31 integer results a score then go into its top-k"),
     "fp32 gemm": Kind("fp32", 0.75, "cuBLAS on H200, 50 of 67 T (flashlib/info/roofline.py)"),
     "fp64": Kind("fp64", 0.5, "assumption"),
     "integer": Kind("integer", 0.5, "assumption"),
+    "issue": Kind("issue", 0.5, "assumption"),
 }
 
 
@@ -83,17 +89,18 @@ KINDS = {
 class Work:
     """What one kernel does: amounts by kind, bytes or operations or lane instructions; and how often it is launched.
 
-    in_turn: its units work one after another, as where products are made and then chosen from.
+    in_turn: kinds that are done one after another, as where products are made and then chosen from; all else goes on meanwhile.
+    by_warpgroups: what it is instead on a device that has them.
     """
 
     amounts: dict[str, float] = field(default_factory=dict)
     launches: float = 1
-    in_turn: bool = False
+    in_turn: frozenset[str] = frozenset()
+    by_warpgroups: Work | None = None
 
-    def __add__(self, other: Work) -> Work:
-        kinds = {*self.amounts, *other.amounts}
-        amounts = {kind: self.amounts.get(kind, 0.0) + other.amounts.get(kind, 0.0) for kind in sorted(kinds)}
-        return Work(amounts, self.launches + other.launches, self.in_turn or other.in_turn)
+    def on(self, device: Device) -> Work:
+        """What it is there."""
+        return self.by_warpgroups if device.warpgroups and self.by_warpgroups is not None else self
 
     @property
     def memory(self) -> float:
@@ -117,15 +124,18 @@ class Estimate:
 
 def estimate(work: Work, device: Device) -> Estimate:
     """The time of one kernel."""
+    work = work.on(device)
     busy: dict[str, float] = {}
     ideal: dict[str, float] = {}
+    in_turn = 0.0
     for name, amount in work.amounts.items():
         kind = KINDS[name]
         seconds = amount / device.peak(kind.unit) if amount else 0.0
         ideal[kind.unit] = ideal.get(kind.unit, 0.0) + seconds
         busy[kind.unit] = busy.get(kind.unit, 0.0) + seconds / kind.share
+        in_turn += seconds / kind.share if name in work.in_turn else 0.0
     limiter = max(busy, key=lambda unit: busy[unit])
-    waiting, working = work.launches * LAUNCH, sum(busy.values()) if work.in_turn else busy[limiter]
+    waiting, working = work.launches * LAUNCH, max(busy[limiter], in_turn)
     return Estimate(working + waiting, max(ideal.values()), "launches" if waiting > working else limiter)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .roofline import DEVICES, H100, KINDS, Device, Work, estimate
-from .roofline_kernels import COUNTED, SEARCHES, Step, build, certified, nearest, others, search, seconds
+from .roofline_kernels import CHOSEN, COUNTED, SEARCHES, Step, build, certified, nearest, others, search, seconds
 from .roofline_peers import FLASHLIB_CHOICE, PEERS, WITHIN, fused, in_sequence, materialised
 
 HOME = Path(__file__).parent.parent / "docs" / "kernels.md"
@@ -115,6 +115,7 @@ UNITS = {
     "fp32": ("T operations/s", 1e12),
     "fp64": ("T results/s", 1e12),
     "integer": ("T results/s", 1e12),
+    "issue": ("T lane instructions/s", 1e12),
 }
 
 
@@ -128,7 +129,8 @@ def _peaks() -> str:
         13.4, section 12.1.1 (<https://docs.nvidia.com/cuda/cuda-c-best-practices-guide/>): fp64 64 on compute
         capability 9.0 and 2 on 8.9, integer additions and comparisons 64. That table has no dp4a; it is taken for 64,
         as IMAD, since integer dot products run on the FMA Heavy pipe alone
-        (<https://docs.nvidia.com/nsight-compute/ProfilingGuide/>). L2: 5.5 TB/s was measured on an H100 PCIe
+        (<https://docs.nvidia.com/nsight-compute/ProfilingGuide/>).
+        Issue: four warps a clock and SM. L2: 5.5 TB/s was measured on an H100 PCIe
         (<https://chipsandcheese.com/p/nvidias-h100-funny-l2-and-tons-of-bandwidth>); those of L4 and 4090 are
         assumptions by SMs and clock."""
     )
@@ -151,7 +153,7 @@ def _ours() -> str:
     )
 
 
-DONE = {"l2": "B of L2", "dp4a": "dp4a", "int8 tensor": "int8", "fp64": "fp64", "integer": "integer"}
+DONE = {"l2": "B of L2", "dp4a": "dp4a", "int8 tensor": "int8", "fp64": "fp64", "integer": "integer", "issue": "instr."}
 
 
 def _done(work: Work) -> str:
@@ -202,8 +204,7 @@ def _goals() -> str:
         [f"certified kNN {BATCH:,} x {n:,} x {d}", f"<= {_time(wanted)}", _time(found), _hoped(found <= wanted)],
     ]
     times = ", ".join(f"{_time(plain[name])} on {name} ({plain[name] / floor[name]:.1f} times the floor)" for name in floor)
-    scan = nearest(BATCH, n, d, 2 * K + 32)
-    apart = estimate(replace(scan, in_turn=False), H100).seconds
+    by_warps = estimate(replace(nearest(BATCH, n, d, 2 * K + 32), by_warpgroups=None), H100).seconds
     as_peer = estimate(nearest(BATCH, n, d, 2 * K + 32, FLASHLIB_CHOICE), H100).seconds
     beam, short = next(step for step in walk if step.op == "beam").work, KINDS["short rows"].share
     slower = _amount(BATCH / (asked + estimate(beam, H100).seconds * (short / 0.25 - 1)), "QPS")
@@ -211,11 +212,12 @@ def _goals() -> str:
     sent, came = 4 * n * COUNTED.members, 4 * n * COUNTED.places
     told = _prose(
         f"""**The third goal**, twice the floor of the int8 tensor cores, dp4a cannot reach: at its full peak alone the products
-        take {times}. So nearest.cu multiplies on tensor cores (mma.sync). Products and choice one after another make the time
-        above; side by side they would take {_time(apart)}. It counts 3 integer results a score, where FlashLib's kernel
-        was fitted by {FLASHLIB_CHOICE}: with those it would be {_time(as_peer)}, so that number matters most. The goal is near
-        what mma.sync can do at all: it gives .63 of an H100's peak, {_time(floor[H100.name] / 0.63)} before anything is
-        chosen.""",
+        take {times}. Warps' own products (mma.sync), then the choice, make {_time(by_warps)} on H100 SXM; they reach .63 of its
+        peak, {_time(floor[H100.name] / 0.63)} before anything is chosen. So there nearest.cu multiplies by warpgroups (wgmma),
+        straight from shared memory, and two blocks of a multiprocessor choose and multiply side by side, as attention kernels
+        do, whose share is taken. Of its work it is the choice that takes longest: {CHOSEN} instructions a score were counted in
+        the machine code, where FlashLib's kernel was fitted by {FLASHLIB_CHOICE} results; with as many instructions it would be
+        {_time(as_peer)}, so that number matters most.""",
         f"""**The first goal is about kernels.** The partition asks for `assign` {calls} times for a million rows, up to half a
         million places at a time. Python and the way there and back ({_time(ROUND_TRIP)} a call, a guess) make {_time(waited)}
         of them, {_amount(sent, "B")} of row numbers go and {_amount(came, "B")} of places come. What remains is the host's: to

@@ -48,7 +48,9 @@ COUNTED = Counts()
 # pool -> distances, nodes expanded, steps and recall@10 of a search, width 2
 SEARCHES = {32: (666, 34.2, 17.9, 0.952), 40: (788, 41.8, 21.8, 0.967), 64: (1134, 65.2, 33.5, 0.985)}
 WIDENED = 4  # results of float64 that one conversion to it costs (16 a clock and SM on the H100: from memory)
+CHOSEN = 3  # instructions of a lane for a score, counted in the machine code for sm_90: 190 for 64, by two pipes (nearest.cu)
 LISTED, PER_LISTED = 25, 25 * WARP  # keys that a scan lists for each of k, instructions of each (nearest.cu)
+FEW = 32  # queries that warps multiply on any card
 LOOKED = 20 / 64  # of candidates, those whose bound does not rule them out (rerank.cu)
 TWICE = 1.05  # nodes scored again where the table forgot them (beam.cu)
 
@@ -80,19 +82,19 @@ def encode(n: float, d: int, item: int = 4) -> Work:
     return Work({"stream": n * (d * item + padded(d) + 12), "fp64": (WIDENED + 11) * n * d})
 
 
-def nearest(m: float, n: float, d: int, k: int, chosen: float = 3) -> Work:
-    """nearest.cu: products, `chosen` results a score; codes once for each 128 queries, from the L2; keys listed and chosen."""
+def nearest(m: float, n: float, d: int, k: int, chosen: float = CHOSEN) -> Work:
+    """nearest.cu: products, `chosen` instructions a score; codes once for each 128 queries, copied from the L2 meanwhile; keys
+    listed and chosen. By warps products and choice go in turn; by warpgroups (more than 32 queries, pieces of 128 bytes) the
+    share is one that was reached beside other instructions."""
     pairs, dim = m * n, padded(d)
-    return Work(
-        {
-            "int8 tensor": 2 * pairs * dim,
-            "integer": chosen * pairs + PER_LISTED * LISTED * k * m,
-            "l2": math.ceil(m / 128) * n * (dim + 4),
-            "stream": n * (dim + 4) + m * (dim + 8 * k + 16 * LISTED * k),
-        },
-        launches=3,
-        in_turn=True,
-    )
+    choice = {"issue": chosen * pairs + PER_LISTED * LISTED * k * m}
+    moved = {
+        "l2": math.ceil(m / 128) * n * (dim + 4),
+        "stream": n * (dim + 4) + m * (dim + 8 * k + 16 * LISTED * k),
+    }
+    pieces = {"warpgroups": 2 * pairs * 128 * math.ceil(dim / 128)}
+    wide = Work({**pieces, **choice, **moved}, launches=3) if m > FEW else None
+    return Work({"int8 tensor": 2 * pairs * dim, **choice, **moved}, 3, frozenset({"int8 tensor", "issue"}), wide)
 
 
 def rerank(m: float, c: float, d: int, k: int, item: int = 4) -> Work:
@@ -132,7 +134,7 @@ def assign(n: float, d: int, counts: Counts = COUNTED) -> Work:
             "stream": n * (4 * c.members + 20 * c.places),
         },
         launches=ASSIGN_LAUNCHES * c.assign_calls * n / 1e6,
-        in_turn=True,
+        in_turn=frozenset({"int8 tensor", "integer", "l2"}),
     )
 
 
@@ -149,7 +151,7 @@ def leaf_nearest(n: float, d: int, counts: Counts = COUNTED) -> Work:
             rows_kind(dim): read,
             "stream": 8 * counts.pick_k * n * counts.leaves_of_row,
         },
-        in_turn=True,
+        in_turn=frozenset({"int8 tensor", "integer", "l2"}),
     )
 
 

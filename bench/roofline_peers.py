@@ -96,7 +96,13 @@ def materialised(queries: float, rows: float, dim: float, times: int = 1) -> tup
 def fused(queries: float, rows: float, dim: float) -> tuple[Work]:
     """FlashLib: products on tensor cores, then the choice among scores, in one kernel."""
     scores = queries * rows
-    return (Work({"bf16 tensor": 2 * scores * dim, "choice": FLASHLIB_CHOICE * scores}, in_turn=True),)
+    amounts = {"bf16 tensor": 2 * scores * dim, "choice": FLASHLIB_CHOICE * scores}
+    return (Work(amounts, in_turn=frozenset(amounts)),)
+
+
+def _attention(kind: str, rate: float) -> Work:
+    """A second of FlashAttention-3 at this rate; exponentials and sums beside the products are in the share."""
+    return Work({kind: rate}, launches=0)
 
 
 def _tokens(rate: float) -> Work:
@@ -126,6 +132,12 @@ PEERS = (
          "https://github.com/facebookresearch/faiss/wiki/Low-level-benchmarks", materialised(1e6, 2e4, 256, 25)),
     Peer("llama.cpp dp4a", "8B Q5_0, batch 512, 2,256 tokens/s", RTX3090, 1.0, LLAMA, (_tokens(2256.4),), calibrates=True),
     Peer("llama.cpp dp4a", "8B Q4_0, batch 512, 6,280 tokens/s", RTX4090, 1.0, LLAMA, (_tokens(6279.9),)),
+    Peer("FlashAttention-3", "fp16, no warp specialization, 128 a head, 570 T operations/s", H100, 1.0,
+         "https://arxiv.org/abs/2407.08608", (_attention("fp16 warpgroups", 570e12),), calibrates=True),
+    Peer("FlashAttention-3", "fp16, 2 x 16 x 8,192 x 128, 614 T operations/s", H100, 1.0,
+         "https://github.com/pytorch/benchmark/pull/2391", (_attention("fp16 warpgroups", 614.2e12),)),
+    Peer("FlashAttention-3", "fp8, 1,200 T operations/s", H100, 1.0, "https://arxiv.org/abs/2407.08608",
+         (_attention("warpgroups", 1200e12),)),
     Peer("cuVS brute force", "few queries x 1 M x 128, k unknown: 1.38 ms", H100, 1.384e-3,
          "https://github.com/NVIDIA/cuvs/issues/277", reason="how many queries is not said"),
     Peer("cuVS CAGRA", "GIST-1M, recall .991, 49 k QPS", H100, 1000 / 49e3, f"{FLASHLIB}/commit/e350c0c and later",

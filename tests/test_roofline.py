@@ -79,4 +79,8 @@ def test_the_busiest_unit_and_launches_make_the_time():
     both = {"stream": 3.35e9, "l2": 5.5e9}
     alone = [estimate(Work({kind: amount}, launches=0), device).seconds for kind, amount in both.items()]
     assert estimate(Work(both, launches=0), device).seconds == pytest.approx(max(alone))
-    assert estimate(Work(both, launches=0, in_turn=True), device).seconds == pytest.approx(sum(alone))
+    assert estimate(Work(both, launches=0, in_turn=frozenset(both)), device).seconds == pytest.approx(sum(alone))
+    assert estimate(Work(both, launches=0, in_turn=frozenset({"l2"})), device).seconds == pytest.approx(max(alone))
+    groups = Work(both, launches=0, by_warpgroups=Work({"stream": 3.35e9}, launches=0))
+    assert groups.on(DEVICES[0]) is groups.by_warpgroups
+    assert all(groups.on(one) is groups for one in DEVICES[1:])
