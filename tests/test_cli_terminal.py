@@ -133,6 +133,16 @@ REPAIRED = {"ok": bool, "problems": [str], "rows": int, "lost_rows": int, "lost_
 COMPACTED = {"path": str, "rows": int, "bytes_before": int, "bytes": int}
 EXPORTED = {"path": str, "format": str, "rows": int, "dim": int, "bytes": int}
 CALIBRATED = {"report": [str], "profiles": [dict]}
+MACHINE = {
+    "python": str, "system": str, "cpu": str, "isa": str, "cores": int, "threads": int, "memory": (int, None),
+    "gpus": (str, [dict]), "libraries": dict,
+}  # fmt: skip
+INSTALLED = {"omendb": str, "location": str, "namesake": (str, None), **MACHINE, "backend": str, "backends": dict}
+DEVICES = {**MACHINE, "unserved": [str], "backends": dict, "profiles": [dict]}
+HELD = {
+    "rows": int, "deleted": int, "dim": (int, None), "metric": str, "dtype": (str, None), "ids": (str, None), "index": str,
+    "nbytes": int, "codec": (dict, None), "graph": (dict, None), "path": str, "file_bytes": int, "parts": dict,
+}  # fmt: skip
 RATES = [float]
 DEMO = {
     "build": {"rows": int, "seconds": float, "beam": int, "recall": float},
@@ -254,8 +264,11 @@ def test_search_refuses(here):
 
 
 def test_info(here):
-    assert json.loads(omendb("info", "--json").out)["namesake"] is None
+    told = omendb("info", "--json").json
+    assert fits(told, INSTALLED), told
+    assert re.search(r"backend +" + told["backend"], omendb("info").out)
     told = omendb("info", "folder", "--json").json
+    assert fits(told, HELD), told
     assert (told["rows"], told["dim"], told["metric"]) == (400, 6, "l2")
     assert re.search(r"rows +400", omendb("info", "a.omen").out)
     assert "no file" in omendb("info", "missing").complaint
@@ -309,6 +322,7 @@ def test_export(here):
 
 def test_devices(here):
     told = omendb("devices", "--json").json
+    assert fits(told, DEVICES), told
     assert told["backends"]["numpy"] == "usable"
     assert "backend numpy" in omendb("devices").out
     assert "unexpected" in omendb("devices", "x").complaint
