@@ -357,7 +357,11 @@ class Writer:
     def shrink(self, *, secure: bool) -> None:
         """Give back the space of changes and snapshots that are in force no more. secure: or raise StorageError."""
         left = self._sweep()
-        self._journal.shrink(secure=secure)
+        try:
+            self._journal.shrink(secure=secure)
+        except StorageFailed as error:  # a sync that failed here is no better than one of a write
+            self.failure = str(error)
+            raise
         if secure and left:
             raise StorageError(f"{left[0]} cannot be deleted while a process has it open; compact again when it is closed")
 
