@@ -330,7 +330,7 @@ def test_devices(here):
 
 def test_demo(here, monkeypatch):
     few = Words.shipped()
-    monkeypatch.setattr(cli.Words, "shipped", lambda: Words(few.names[:2500], few.vectors[:2500]))
+    monkeypatch.setattr(cli.Words, "shipped", lambda: Words(few.names[:1200], few.vectors[:1200]))
     told = omendb("demo", "music", "--k", 3, "--json")
     assert fits(told.json, DEMO), told.json
     row = told.json["nearest"]["music"]
