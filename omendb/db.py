@@ -54,14 +54,17 @@ class DB(Reader):
         dtype: str | None = None,
         build_threshold: int = BUILD_THRESHOLD,
         threads: int | None = None,
+        device: str | None = None,
     ) -> None:
         """An empty database. metric: "l2" (squared distance), "cosine" or "ip" (minus the dot product): smaller is nearer.
 
         build_threshold: `build` and `build_index` make a graph from so many rows on. threads: for every call that does not say
-        otherwise; None: OMENDB_NUM_THREADS, else all cores of this process. Raises InvalidParameter, UnknownMetric.
+        otherwise; None: OMENDB_NUM_THREADS, else all cores of this process. device: "cpu" or "gpu", where all is computed;
+        None: wherever it should be quickest, call by call. Raises InvalidParameter, UnknownMetric, UnknownBackend where nothing
+        can compute on the device.
         """
         PointSet.empty(1 if dim is None else dim, metric, "float32" if dtype is None else dtype)  # judges all three
-        self._begin(Generation(metric, None if dim is None else int(dim), dtype), threads, build_threshold)
+        self._begin(Generation(metric, None if dim is None else int(dim), dtype), threads, build_threshold, device)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -76,10 +79,11 @@ class DB(Reader):
         recall: float = RECALL,
         build_threshold: int = BUILD_THRESHOLD,
         threads: int | None = None,
+        device: str | None = None,
         progress: Progress | None = None,
     ) -> DB:
         """A new database of these rows: `DB(metric=metric, ...)` and `build` in one call."""
-        db = cls(metric=metric, build_threshold=build_threshold, threads=threads)
+        db = cls(metric=metric, build_threshold=build_threshold, threads=threads, device=device)
         db.build(vectors, ids=ids, metadata=metadata, recall=recall, progress=progress)
         return db
 
@@ -223,20 +227,21 @@ class DB(Reader):
         verify: bool = True,
         build_threshold: int = BUILD_THRESHOLD,
         threads: int | None = None,
+        device: str | None = None,
     ) -> DB:
         """Open a saved file, or what a durable folder holds now. It is mapped, and may be shared by any number of processes.
 
         verify: compare the whole content with its hashes, at the speed of reading the file once; damage anywhere raises.
         verify=False opens in an instant whatever the size and checks header, sizes and seal only: damaged content can then
         make answers wrong, but never reaches outside the file. Rows added later stay in memory until the next `save`.
-        build_threshold, threads: as for `DB`; a file does not keep them.
+        build_threshold, threads, device: as for `DB`; a file does not keep them.
         Raises NotFound, NotAnIndex, NewerFormat, CorruptFile, StorageError.
         """
         source = as_path(path)
         db = cls.__new__(cls)
         if store.is_folder(source):
             found = store.read(source, verify=verify, threads=as_threads(threads))
-            db._begin(found.generation, threads, build_threshold)
+            db._begin(found.generation, threads, build_threshold, device)
             db._file = found.file
             return db
         file = snapshot.Snapshot.open(source)
@@ -246,7 +251,7 @@ class DB(Reader):
             generation = Generation.restore(file.facts, file.arrays)
         except ValueError as error:
             raise CorruptFile(f"{file.path} is damaged: {error}") from error
-        db._begin(generation, threads, build_threshold)
+        db._begin(generation, threads, build_threshold, device)
         db._file = file
         return db
 
@@ -286,6 +291,7 @@ class DB(Reader):
         verify: bool = True,
         build_threshold: int = BUILD_THRESHOLD,
         threads: int | None = None,
+        device: str | None = None,
     ) -> DB:
         """Open a durable folder: what a write returns from is kept, whatever happens to the process or the power.
 
@@ -293,7 +299,7 @@ class DB(Reader):
         beside a writer and other readers, and follows by `refresh`. One process writes at a time. metric ("l2" when new), dim
         and dtype: as for `DB` in a new folder; in an old one they must be what it has. durability: "full": a write is on the
         disk when it returns; "normal": a power failure may take the last writes, whole and in order, a killed process none.
-        verify: as for `load`. build_threshold and threads belong to this handle, the folder does not keep them.
+        verify: as for `load`. build_threshold, threads and device belong to this handle, the folder keeps none of them.
 
         Raises InvalidParameter, UnknownMetric; Locked, with the process id of the other writer; NotFound ("r"); AlreadyExists
         ("create", or other files are there); ReadOnly where the folder cannot be written to; CorruptFile, NotAnIndex,
@@ -306,13 +312,13 @@ class DB(Reader):
         db = cls.__new__(cls)
         if mode == "r":
             followed = Follower(folder, verify=verify, threads=workers)
-            db._begin(followed.read.generation, threads, build_threshold)
+            db._begin(followed.read.generation, threads, build_threshold, device)
             db._followed = followed
         else:
             if mode == "create" and store.is_folder(folder):
                 raise AlreadyExists(f"{folder} is an omendb folder already; mode='rw' opens it")
             writer = Writer(folder, wanted, durable=durability == "full", verify=verify, threads=workers)
-            db._begin(writer.read.generation, threads, build_threshold)
+            db._begin(writer.read.generation, threads, build_threshold, device)
             db._store = writer
         for name, asked in (("dim", dim), ("metric", metric), ("dtype", dtype)):
             found = getattr(db, name)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from omendb_kernels import as_count, as_threads
+from omendb_kernels import as_count, as_threads, use_device
 
 from .changes import Change
 from .errors import Closed, ReadOnly, StorageError
@@ -24,7 +24,9 @@ class Handle:
     to `_commit` or `_keep`. Memory is never ahead of the folder, nor behind what was acknowledged, wherever Ctrl-C strikes.
     """
 
-    def _begin(self, generation: Generation, threads: int | None, build_threshold: int) -> None:
+    def _begin(self, generation: Generation, threads: int | None, build_threshold: int, device: str | None) -> None:
+        with use_device(device):  # judged
+            self._device = device
         self._threads = None if threads is None else as_threads(threads)
         self._build_threshold = as_count(build_threshold, "build_threshold")
         self._generation: Generation | None = generation
@@ -62,7 +64,7 @@ class Handle:
     @contextmanager
     def _writing(self) -> Iterator[Generation]:
         """The writer's turn, and the generation that it finds. Raises Closed, ReadOnly, StorageFailed."""
-        with self._lock:
+        with self._lock, use_device(self._device):
             now = self._now
             if self._followed is not None:
                 raise ReadOnly(f"{self._followed.folder} was opened with mode='r'; mode='rw' writes")

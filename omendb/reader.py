@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omendb_kernels import MAX_BEAM, Plan, as_count, as_k, as_threads, explained, pairwise
+from omendb_kernels import MAX_BEAM, as_count, as_k, as_threads, explained, pairwise, use_device
 
 from . import exchange
 from .arrays import as_key, as_path
@@ -100,6 +100,7 @@ class Reader(Handle):
         with_metadata: bool = False,
         explain: bool = False,
         threads: int | None = None,
+        device: str | None = None,
     ) -> SearchResults:
         """The k nearest rows of one query (d,) or of each of m queries (m, d), nearest first; see `SearchResults`.
 
@@ -107,7 +108,7 @@ class Reader(Handle):
         approximate, as good as the recall that its beam was tuned to; a larger beam finds more and takes longer. Rows not in
         the graph yet are always found. Equal distances come in the order in which rows were added. mask: bool (len(db),) in the
         order of `db.ids`, True = allowed, or the ids allowed; min(k, allowed) rows are found whatever it allows. An empty
-        database gives empty arrays. explain: attach how exactness was proved and the plan. threads: for this call.
+        database gives empty arrays. explain: attach how exactness was proved and the plan. threads, device: for this call.
         Raises WrongShape, WrongDtype, NotFinite, ValueTooLarge, ZeroVector, InvalidParameter, InvalidIds, UnknownId.
         """
         now = self._now
@@ -115,17 +116,18 @@ class Reader(Handle):
         places = None if beam is None else as_count(beam, "beam", most=MAX_BEAM)
         workers = as_threads(self._threads if threads is None else threads)
         queries, single = now.judge_queries(q)
-        plans: list[Plan] = []
-        if explain:
-            with explained() as plans:
+        plan = None
+        if explain or device or self._device:
+            with use_device(device or self._device), explained(explain) as plans:
                 distances, rows, proof, method = now.search(queries, k, mask, workers, beam=places, exact=exact)
+            plan = plans[0] if plans else None
         else:
             distances, rows, proof, method = now.search(queries, k, mask, workers, beam=places, exact=exact)
         if single:
             distances, rows = distances[0], rows[0]
         ids = np.empty(rows.shape, np.int64) if now.ids is None else now.ids.take_keys(rows)
         metadata = _metadata_of(now, rows) if with_metadata else None
-        return SearchResults(ids, distances, metadata, proof if explain else None, method, plans[0] if plans else None)
+        return SearchResults(ids, distances, metadata, proof if explain else None, method, plan)
 
     def get(self, id: Key) -> Record:  # noqa: A002  the word users look for
         """One row by its id. Raises UnknownId, InvalidIds. The first call after a load reads all ids."""

@@ -14,8 +14,10 @@ from test_planner import HOST, FakeDevice, card
 
 from omendb import DB
 from omendb_kernels import (
+    InvalidParameter,
     OutOfDeviceMemory,
     PointSet,
+    UnknownBackend,
     build_graph,
     compute_distances,
     dispatch,
@@ -125,6 +127,32 @@ def test_a_search_explains_its_plan(rng):
     assert exact.plan.op == "knn"
     assert db.search(np.zeros(16), k=4).plan is None
     assert DB(dim=3).search(np.zeros(3), explain=True).plan is None
+
+
+def test_a_database_computes_where_it_is_told(device, monkeypatch, rng):
+    monkeypatch.setattr(planner, "_planner", Planner((HOST, card(speed=3, transfer=1e9))))
+    rows = rng.normal(size=(1500, 16)).astype(np.float32)
+
+    def computed(db, **how):
+        with explained() as plans:
+            found = db.search(rows[:40], k=3, **how)
+        assert found.ids[:, 0].tolist() == list(range(40))
+        return plans[0].backend
+
+    anywhere = DB.build_from_numpy(rows)
+    assert computed(anywhere) == "cupy"
+    assert computed(anywhere, device="cpu") == "numpy"
+    db = DB.build_from_numpy(rows, device="cpu")
+    assert computed(db) == "numpy"
+    assert computed(db, device="gpu") == "cupy"
+    assert db.search(rows[0], device="gpu", explain=True).plan.reason.startswith("device='gpu'; ")
+    for refused in ("tpu", 3, ""):
+        with pytest.raises(InvalidParameter, match="device"):
+            DB(device=refused)
+    monkeypatch.setitem(dispatch._loaded, "cupy", "ImportError: no driver")
+    for call in (lambda: DB(dim=3, device="gpu"), lambda: db.search(rows[0], device="gpu")):
+        with pytest.raises(UnknownBackend, match=r"where nothing can compute \(cupy: ImportError: no driver"):
+            call()
 
 
 def test_distances_are_explained_by_method_and_by_backend(rng):

@@ -48,9 +48,15 @@ listeners: ContextVar[list[Plan] | None] = ContextVar("omendb_plans", default=No
 
 
 @contextmanager
-def explained() -> Iterator[list[Plan]]:
-    """The plans of the ops called inside the `with` block, as they end, with what they took (this thread or task only)."""
+def explained(wanted: bool = True) -> Iterator[list[Plan]]:
+    """The plans of the ops called inside the `with` block, as they end, with what they took (this thread or task only).
+
+    Not wanted: none, and whoever listens outside goes on.
+    """
     plans: list[Plan] = []
+    if not wanted:
+        yield plans
+        return
     token = listeners.set(plans)
     try:
         yield plans
