@@ -195,7 +195,8 @@ def _ipc(path: Path, column: str | None, queries: bool) -> VectorFile:
         source.seek(0)
         stream = pyarrow.ipc.open_stream(source)
         name, dim = _vector_column(path, column, stream.schema)
-        return VectorFile(path, None, dim, lambda limit: _columns(stream, name, limit))
+        stream.close()
+        return VectorFile(path, None, dim, lambda limit: _columns(pyarrow.ipc.open_stream(str(path)), name, limit))
     file = pyarrow.ipc.open_file(source)
     name, dim = _vector_column(path, column, file.schema)
     every = range(file.num_record_batches)
@@ -257,7 +258,8 @@ def read_ids(path: Path) -> Any:
 
 def _lines(path: Path) -> list[str]:
     with _honest(path):
-        return path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
+    return text.removesuffix("\n").split("\n") if text else []  # splitlines would cut at more than line ends
 
 
 def read_metadata(path: Path) -> list[Any]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-from test_files import check_whole, fuzz
+from test_files import ROOT, check_whole, fuzz
+from typer.testing import CliRunner
 
-from omendb import DB, CorruptFile, InvalidParameter
+from omendb import DB, CorruptFile, InvalidParameter, cli
 from omendb.files import open_vectors
 
 pa = pytest.importorskip("pyarrow")
@@ -81,3 +87,26 @@ def test_a_dataset_larger_than_its_file_is_refused(tmp_path):
 def test_damaged_files_are_refused(rng, tmp_path, suffix):
     write(tmp_path / f"a{suffix}", rng.standard_normal((60, 6), dtype=np.float32))
     fuzz(rng, tmp_path / f"a{suffix}", 150)
+
+
+def test_the_command_line_reads_and_writes_them(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = rng.standard_normal((60, 4), dtype=np.float32)
+    table = pa.table({"one": lists_of(rows), "two": lists_of(-rows)})
+    parquet.write_table(table, "a.parquet")
+    write(Path("q.hdf5"), -rows)
+    run = CliRunner().invoke
+    assert run(cli.app, ["build", "a.parquet", "a.omen"]).exit_code == 2
+    assert run(cli.app, ["build", "a.parquet", "a.omen", "--column", "two"]).exit_code == 0
+    ran = run(cli.app, ["search", "a.omen", "q.hdf5", "-k", "1", "--out", "found.parquet"])
+    assert ran.exit_code == 0, ran.output
+    found = parquet.read_table("found.parquet").to_pydict()
+    assert (found["query"], found["id"], found["distance"]) == ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [0.0] * 5)
+
+
+def test_optional_libraries_wait_until_they_are_asked_for():
+    names = {"pyarrow", "pandas", "h5py", "sklearn", "scipy"}
+    code = f"import sys, omendb, omendb.files, omendb.cli; print(sorted({names!r} & set(sys.modules)))"
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))
+    ran = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.strip()) == (0, "[]"), ran.stderr

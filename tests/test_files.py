@@ -49,6 +49,7 @@ def check_whole(path: Path, rows: np.ndarray, counted: bool = True) -> None:
     for i in (0, 39, 40, 41, len(rows) - 1):
         assert (db.get(i).vector == rows[i]).all()
     assert len(db) == len(rows)
+    assert [len(batch) for batch in found.batches()] == [len(batch) for batch in found.batches()]
     for limit in (1, 40, 41, len(rows), len(rows) + 1):
         assert sum(map(len, read_all(path, limit))) == min(limit, len(rows))
 
@@ -150,7 +151,8 @@ def test_what_is_no_file_of_vectors(tmp_path):
 @pytest.mark.parametrize(("suffix", "library", "extra"), [(".h5", "h5py", "hdf5"), (".parquet", "pyarrow", "arrow")])
 def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, suffix, library, extra):
     (tmp_path / f"a{suffix}").write_bytes(b"1234")
-    monkeypatch.setitem(sys.modules, library, None)
+    for module in (library, f"{library}.parquet"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingLibrary, match=rf"{library} is needed.*omendb-kernels\[{extra}\]"):
         open_vectors(tmp_path / f"a{suffix}")
 
@@ -158,8 +160,10 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, suffix
 def test_ids_and_metadata(tmp_path):
     np.save(tmp_path / "ids.npy", np.arange(3))
     assert read_ids(tmp_path / "ids.npy").tolist() == [0, 1, 2]
-    (tmp_path / "ids.txt").write_bytes("a\nü\r\nc d\n".encode())
-    assert read_ids(tmp_path / "ids.txt") == ["a", "ü", "c d"]
+    (tmp_path / "ids.txt").write_bytes("\ufeffa\nü\r\nc\u2028d \n".encode())
+    assert read_ids(tmp_path / "ids.txt") == ["a", "ü", "c\u2028d "]
+    (tmp_path / "ids.txt").write_bytes(b"")
+    assert read_ids(tmp_path / "ids.txt") == []
     (tmp_path / "meta").write_text('{"a": 1}\nnull\n', encoding="utf-8")
     assert read_metadata(tmp_path / "meta") == [{"a": 1}, None]
     (tmp_path / "meta").write_text('null\n{"a": \n', encoding="utf-8")
