@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import omendb_kernels as ok
 from omendb_kernels import Rows
 from omendb_kernels.backends import reference
 
+from . import cdist
 from .hnsw import Flat
 from .peers import chosen
 from .sets import DataSet, load, shipped
@@ -71,23 +74,24 @@ def oracle_answers(points: ok.PointSet, queries: Rows, k: int) -> tuple[Any, Any
 
 
 def race(data: DataSet, rounds: int) -> None:
-    """One query and a batch of 1,000, one thread: FAISS Flat's seconds over ours, in turn."""
-    if not chosen("flat"):
-        return
-    flat = Flat.build(Flat.form(data.base, data.metric), data.metric, 1)
-    flat.tune(0, 1)
-    queries = Flat.form(data.queries, data.metric)
+    """One query and a batch of 1,000, one thread: seconds of FAISS Flat and of torch.cdist and topk over ours, in turn."""
+    peers: dict[str, Callable[[int], Any]] = {}
+    if chosen("flat"):
+        flat = Flat.build(Flat.form(data.base, data.metric), data.metric, 1)
+        flat.tune(0, 1)
+        asked = Flat.form(data.queries, data.metric)
+        peers["FAISS Flat"] = lambda m: flat.search(asked[:m], 10)
+    if cdist.installed():
+        matrix = cdist.Cdist(data.base, data.metric)
+        peers["torch cdist and topk"] = lambda m: matrix.search(data.queries[:m], 10)
     points = ok.PointSet.encode(data.base, data.metric)
-    agree = np.mean(flat.search(queries, 10) == ok.knn(data.queries, points, 10)[1])
+    ids = ok.knn(data.queries, points, 10)[1]
+    for name, search in peers.items():
+        print(f"{data.name:18} {data.metric:6} k 10: ids of {name} as ours {np.mean(search(len(ids)) == ids):.2%}")
     for label, m, turns in (("one query", 1, rounds), ("1,000 queries", 1000, max(3, rounds // 5))):
-        asked, asked_flat = data.queries[:m], queries[:m]
-        contestants = {
-            "faiss": lambda a=asked_flat: flat.search(a, 10),
-            "ours": lambda a=asked: ok.knn(a, points, 10, threads=1),
-        }
+        contestants = {name: functools.partial(search, m) for name, search in peers.items()}
+        contestants["ours"] = functools.partial(ok.knn, data.queries[:m], points, 10, threads=1)
         seconds = in_turn(contestants, turns)
-        print(
-            f"{data.name:18} {data.metric:6} k 10, {label}: FAISS Flat / ours {spread(seconds['faiss'] / seconds['ours'])} "
-            f"(ours {1e3 * np.median(seconds['ours']):.2f} ms, ids as FAISS {agree:.2%})",
-            flush=True,
-        )
+        ratios = [f"{name} / ours {spread(seconds[name] / seconds['ours'])}" for name in peers]
+        told = "; ".join([*ratios, f"ours {1e3 * np.median(seconds['ours']):.2f} ms"])
+        print(f"{data.name:18} {data.metric:6} k 10, {label}: {told}", flush=True)
