@@ -15,6 +15,8 @@ from triton_sim import triton_fixture  # noqa: F401
 import omendb_kernels as kernels
 from omendb_kernels import ops, use_backend
 from omendb_kernels.arrays import VECTOR_KINDS
+from omendb_kernels.contract import CodeRows
+from omendb_kernels.dispatch import backend
 
 MOST_CODE = 12  # variants that a normal workload compiles
 LINES = 64  # of a program of prune: interpreted, a program costs the same whatever it has
@@ -61,9 +63,12 @@ def test_a_workload_of_many_shapes_is_of_little_code(rng, gpu, monkeypatch):
         for rows, k in ((130, 3), (180, 11)):
             built_and_searched(words(rows), "l2")
             vectors = rng.standard_normal((rows, 32), dtype=np.float32)
+            codes = CodeRows(np.zeros((rows, 32), np.int8), np.zeros(rows, np.int32))
             for m in (1, 40):
+                backend().nearest(codes.take(slice(0, m)), codes, k, None, threads=1)
                 kernels.knn(vectors[:m] + 1, vectors, k)
                 kernels.pairwise(vectors[:m], vectors, precision="exact")
+    assert {"nearest.scan", "pick.set_nearest", "prune.prune_lines", "rerank.final_keys"} <= {kernel for kernel, *_ in seen}
     assert len(seen) <= MOST_CODE, "\n".join(map(str, sorted(seen, key=str)))
     known = [(one.kernel, one.constants, one.options) for one in variants()]
     for kernel, _, constants, options in seen:
