@@ -17,7 +17,7 @@ from .demo import DEFAULT_WORDS, Demo, WrongAnswer
 from .terminal import AsJson, Bar, Threads, complain, console, errors_on_one_line, leave, print_facts, print_json
 from .words import Words
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
 
 
 # Found through typer: newer ones carry a click of their own, older ones import it.
@@ -35,11 +35,15 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def omendb(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
     """Exact vector search, proved query by query."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -144,10 +148,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except USAGE_ERROR as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
-            typer.echo(error.format_message())
-        else:
-            complain(f"{error.format_message()} (--help tells more)")
+        complain(f"{error.format_message()} (--help tells more)")
         code = 2
     except typer.Abort:
         code = 130
