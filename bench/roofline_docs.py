@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+from . import roofline_triton
 from .roofline import DEVICES, H100, KINDS, Device, Work, estimate
 from .roofline_kernels import CHOSEN, COUNTED, SEARCHES, Step, build, certified, nearest, others, search, seconds
 from .roofline_peers import FLASHLIB_CHOICE, PEERS, WITHIN, fused, in_sequence, materialised
@@ -22,7 +23,7 @@ def text() -> str:
     """The whole page."""
     parts = [_introduction(), _belief(), _peaks(), _ours()]
     parts += [f"### {n:,} x {d} float32, l2\n\n{_kernels(n, d)}" for n, d in SIZES]
-    return "\n".join([*parts, _totals(), _goals(), _published()])
+    return "\n".join([*parts, _totals(), _goals(), _published(), _triton()])
 
 
 def write() -> None:
@@ -163,8 +164,12 @@ def _done(work: Work) -> str:
 
 
 def _kernels(n: int, d: int) -> str:
+    return _steps([*build(n, d), *certified(BATCH, n, d), *search(BATCH, d, POOL), *others(n, d)])
+
+
+def _steps(steps: list[Step]) -> str:
     lines = []
-    for step in [*build(n, d), *certified(BATCH, n, d), *search(BATCH, d, POOL), *others(n, d)]:
+    for step in steps:
         estimates = [estimate(step.work, device) for device in DEVICES]
         cells = [f"{_time(one.seconds)}, {one.limiter}, {one.fraction:.2f}" for one in estimates]
         lines.append([step.op, step.kernel, step.size, _done(step.work), *cells])
@@ -268,3 +273,26 @@ def _published() -> str:
         ],
     ]
     return "## 5. Beside what others publish\n\n" + _table(["", "ours, predicted", "published, measured", "source"], lines)
+
+
+def _triton() -> str:
+    n, d = SIZES[0]
+    told = _prose(
+        f"""Ops that Triton has as well (`backends/triton/`), by the same model. It inserts newcomers one a line and round: for
+        the {2 * K + 32} keys that a certified search of {K} keeps, rounds of the busiest of {roofline_triton.LINES} lines are
+        most of the time, so that certified search is best left to nearest.cu; for {K} keys they are less than products and
+        choice. FlashLib's insertion is in its {FLASHLIB_CHOICE} results a score. What Triton's compiler makes of them
+        (registers, shared memory) is in tests/triton_budgets.py. A plan takes whichever of the two was measured to be
+        faster, and cupy's where nothing was measured."""
+    )
+    tables = (f"### {n:,} x {d} float32, l2\n\n{_steps(roofline_triton.steps(n, d, BATCH))}" for n, d in SIZES)
+    beside = [
+        [
+            f"exact kNN {BATCH:,} x {n:,} x {d}, k {K}, H100",
+            _time(estimate(roofline_triton.nearest(BATCH, n, d, K), H100).seconds),
+            _time(in_sequence(fused(BATCH, n, d), H100)) + ", bf16 or TF32, not exact",
+        ],
+        ["the same by nearest.cu", _time(estimate(nearest(BATCH, n, d, K), H100).seconds), ""],
+    ]
+    head = ["", "ours, predicted", "FlashLib's Triton kernel by the model"]
+    return "\n".join(["## 6. Triton's kernels\n", told, *tables, _table(head, beside)])

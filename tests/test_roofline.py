@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
-from bench import roofline_docs
+from bench import roofline_docs, roofline_triton
 from bench.roofline import DEVICES, KINDS, Work, estimate
 from bench.roofline_kernels import SEARCHES, WORKS, beam, build, certified, nearest, search, seconds
 from bench.roofline_peers import PEERS, WITHIN
@@ -46,6 +47,41 @@ def test_more_work_takes_longer(kernel, device):
     times = [estimate(WORKS[kernel](float(n)), device) for n in (1e3, 1e4, 1e5, 1e6, 1e7)]
     assert all(a.seconds < b.seconds for a, b in itertools.pairwise(times))
     assert all(0 < one.fraction <= 1 for one in times)
+
+
+@each_device
+@pytest.mark.parametrize("n", [1e4, 1e6])
+def test_tritons_kernels_grow_with_the_work(device, n):
+    for d in (128, 768):
+        smaller, larger = (roofline_triton.steps(int(rows), d, 1000) for rows in (n, 4 * n))
+        for a, b in zip(smaller, larger, strict=True):
+            assert estimate(a.work, device).seconds <= estimate(b.work, device).seconds, a
+    keys = [estimate(roofline_triton.nearest(1000, n, 128, k), device).seconds for k in (1, 10, 50, 200)]
+    assert keys == sorted(keys)
+
+
+def test_rounds_of_insertion_are_those_of_random_order(rng):
+    """Beside what happens: newcomers of random scores, tile by tile."""
+    lines, tiles, cols, k = 32, 60, 64, 8
+    counted = []
+    for _ in range(5):
+        scores = rng.random((lines, tiles * cols))
+        seen = 0
+        for t in range(tiles):
+            here = scores[:, t * cols : (t + 1) * cols]
+            before = np.sort(scores[:, : t * cols], axis=1)[:, :k]
+            newcomers = []
+            for line in range(lines):
+                pool = list(before[line]) if t else []
+                count = 0
+                for score in sorted(here[line]):
+                    if len(pool) < k or score < max(pool):
+                        pool = sorted([*pool, score])[:k]
+                        count += 1
+                newcomers.append(count)
+            seen += max(newcomers)
+        counted.append(seen)
+    assert roofline_triton.rounds(lines, tiles, cols, k) == pytest.approx(np.mean(counted), rel=0.5)
 
 
 @each_device
