@@ -17,8 +17,8 @@ IN_TURN = frozenset({"int8 tensor", "integer"})
 def rounds(lines: float, tiles: float, cols: float, k: float) -> float:
     """Rounds of insertion over all tiles of random order: a tile takes as many as the busiest of its lines has newcomers.
 
-    Of a line's k nearest so far, each is in the t-th tile with a chance of 1 / t. The busiest of many lines: about whether there
-    is any newcomer, where they are fewer than lines; else the mean and what large ones of a binomial number deviate.
+    Of a line's k nearest so far, each is in the t-th tile with a chance of 1 / t. The busiest of many lines: about whether
+    there is any newcomer, where they are fewer than lines; else the mean and what large ones of a binomial number deviate.
     """
     total, t = 0.0, 1.0
     while t <= tiles:
