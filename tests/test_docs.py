@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = {"cd", "git", "pip", "python", "python3"}  # what a reader has anyway
+OPTIONAL = {"sklearn", "pyarrow", "pandas", "h5py"}  # which the lane extras has
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
@@ -41,7 +43,16 @@ def test_python_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": document.stem}
     for line, body in blocks(document, "python"):
-        exec(compile("\n" * line + body, str(document), "exec"), namespace)
+        wanted = needs(body)
+        assert wanted <= OPTIONAL
+        if all(map(importlib.util.find_spec, wanted)):
+            exec(compile("\n" * line + body, str(document), "exec"), namespace)
+
+
+def needs(body: str) -> set[str]:
+    """The optional modules that a block asks for in its first line."""
+    first = body.split("\n", 1)[0]
+    return set(first.removeprefix("# needs ").split()) if first.startswith("# needs ") else set()
 
 
 @each_document
