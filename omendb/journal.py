@@ -21,7 +21,7 @@ from pathlib import Path
 import xxhash
 
 from .errors import CorruptFile, NewerFormat, ReadOnly, StorageError, StorageFailed, StorageFull
-from .publish import published
+from .publish import published, sync_folder
 
 FOLDER_VERSION = 1
 FILE = "omen.sqlite"
@@ -276,6 +276,7 @@ class Journal:
         """Carry the write-ahead log over into the file: what is in force is then in its main part, and synced."""
         with _translated(self.path, writing=True):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            sync_folder(self.path.parent)  # the name of the log: SQLite does this once as well, and lets a failure pass
 
     def shrink(self, *, secure: bool = False) -> None:
         """Give back what deleted changes held: the file is made anew and the write-ahead log emptied.

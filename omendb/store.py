@@ -215,6 +215,7 @@ def _make_room(folder: Path) -> None:
     try:
         if not folder.exists():
             os.mkdir(folder)
+        with contextlib.suppress(PermissionError):  # also of one that is there: whoever made it may have died before this
             sync_folder(folder.parent)
         strangers = sorted(name for name in os.listdir(folder) if not _OURS.fullmatch(name))
     except FileNotFoundError as error:
