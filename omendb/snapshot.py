@@ -341,8 +341,8 @@ def _check_layout(tensors: list[_Tensor], size: int) -> int:
     if position != size:
         raise ValueError(f"{size} bytes of data where the header tells of {position}")
     places = {tensor.name: tensor for tensor in tensors}
-    hashes, seal = places.get(_HASHES), tensors[-1]
-    if hashes is None or seal.name != _SEAL or (seal.dtype, seal.shape) != ("U8", (16,)):
+    hashes, seal = places.get(_HASHES), places.get(_SEAL)
+    if hashes is None or seal is None or seal is not tensors[-1] or (seal.dtype, seal.shape) != ("U8", (16,)):
         raise ValueError("no hashes or no seal at the end")
     content = hashes.begin
     if (hashes.dtype, hashes.shape) != ("U64", (-(-content // BLOCK),)) or seal.begin - hashes.end >= ALIGNMENT:

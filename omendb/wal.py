@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 _HEADER, _FRAME = 32, 24  # bytes
 _MAGIC = 0x377F0682  # and the lowest bit tells the order of the bytes in the words that are summed
 _ORDERS = ("<u4", ">u4")
+_PAGES = [1 << bits for bits in range(9, 17)]  # bytes; of any other SQLite passes over the whole log
 
 Words = NDArray[np.uint32]
 
@@ -34,10 +35,11 @@ def transactions_lost(path: Path) -> int:
         return 0
     magic, page = int.from_bytes(log[:4], "big"), int.from_bytes(log[8:12], "big")
     order = _ORDERS[magic & 1]
-    if magic & ~1 == _MAGIC and _checksum((0, 0), np.frombuffer(log[:24], order)) == _stored(log[24:32]):
+    sound = _checksum((0, 0), np.frombuffer(log[:24], order)) == _stored(log[24:32])
+    if sound and magic & ~1 == _MAGIC and page in _PAGES:
         return _lost(log, page, order, log[16:24], whole=True)
     # Without its header the log counts for nothing: it is judged by whatever makes sense of it.
-    return max(_lost(log, 1 << bits, order, log[40:48], whole=False) for bits in range(9, 17) for order in _ORDERS)
+    return max(_lost(log, page, order, log[40:48], whole=False) for page in _PAGES for order in _ORDERS)
 
 
 def _lost(log: bytes, page: int, order: str, salts: bytes, *, whole: bool) -> int:

@@ -206,6 +206,7 @@ def test_headers_that_are_not_json(path):
         if not parts.header.startswith(honest[:20]):
             parts.header = honest[:-1] + ',"y":' + parts.header
         refused(path, parts.joined(), omendb.CorruptFile)
+    refused(path, snapshot._header({}, []), omendb.CorruptFile)  # nothing behind it, and it tells of nothing
 
 
 FACT_LIES: dict[str, dict[str, Any]] = {

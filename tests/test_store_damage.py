@@ -102,6 +102,13 @@ def test_damage_after_a_kill(ram, rng, count):
     assert reported > count / 20
 
 
+def with_header(log: bytes, words: dict[int, int]) -> bytes:
+    """The log with other words in its header, and the checksum that fits them."""
+    header = b"".join(words.get(i, int.from_bytes(log[4 * i : 4 * i + 4], "big")).to_bytes(4, "big") for i in range(6))
+    sums = wal._checksum((0, 0), np.frombuffer(header, wal._ORDERS[header[3] & 1]))
+    return header + b"".join(value.to_bytes(4, "big") for value in sums) + log[32:]
+
+
 def test_the_log_is_judged_as_sqlite_judges_it(tmp_path, rng):
     """Checksums by known factors are those of the plain loop, and every frame of an honest log has its own."""
     for pairs in (1, 2, 7, 516):
@@ -124,6 +131,9 @@ def test_the_log_is_judged_as_sqlite_judges_it(tmp_path, rng):
     for byte in range(32):
         path.write_bytes(log[:byte] + bytes([log[byte] ^ 64]) + log[byte + 1 :])
         assert wal.transactions_lost(path) > 2, "a log without its header counts for nothing"
+    for words in ({2: 0}, {2: 1}, {2: 7}, {0: 0}, {0: 0, 2: 513}):  # true checksums of what SQLite passes over as a whole
+        path.write_bytes(with_header(log, words))
+        assert wal.transactions_lost(path) > 2
     for honest in (log, log[: -size // 2], log[:40], b"", b"x" * 100_000):
         path.write_bytes(honest)
         assert wal.transactions_lost(path) == 0
