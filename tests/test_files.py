@@ -102,6 +102,7 @@ def test_damaged_files_are_refused(rng, tmp_path, suffix):
         ("a.fbin", b"abc", "ends inside its header"),
         ("a.fbin", struct.pack("<II", 2**32 - 1, 2**32 - 1), "8 bytes are not 4294967295 rows"),
         ("a.u8bin", struct.pack("<II", 2, 3) + b"12345", "13 bytes are not 2 rows of 3"),
+        ("a.u8bin", struct.pack("<II", 1, 3) + b"1234", "12 bytes are not 1 rows of 3"),
         ("a.fvecs", struct.pack("<i", -1) + b"1234", "not rows of -1"),
         ("a.fvecs", struct.pack("<i", 2**31 - 1) + b"1234", "not rows of 2147483647"),
         ("a.bvecs", b"\x02\0\0\0ab\x03\0\0\0cd", "row 1 has another dimension"),
