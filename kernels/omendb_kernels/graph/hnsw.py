@@ -1,8 +1,8 @@
 """hnsw: the graph with upper layers and with twins as nodes of their own, as the files of other libraries hold one.
 
 A row's highest layer is drawn by hash: it reaches layer l with probability m^-l (Malkov, Yashunin, TPAMI 2020). Layer 0 is the
-graph, its free places filled; an upper one is built at once over its own rows, by the same phases. Those libraries enter layer
-0 at one row, found by a short walk, and expand one row at a time: what is filled in makes up for that.
+graph; an upper one is built at once over its own rows, by the same phases. Free places of lists are filled: those libraries
+enter layer 0 at one row, found by a short walk, and expand one row at a time, which the added links make up for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from .repair import repair
 from .settings import Settings
 
 LEVEL_ITEM = 5  # numbers the hash that draws levels
-UPPER_ALPHA = (1, 1)  # HNSW's own rule: fewer near links, and a walk of one row at a time gets further
 LEAST_SHARE = 1e-9  # FAISS has no layer for rarer levels
 BLOCK = 1 << 16  # rows whose lists are packed at a time
 
@@ -84,7 +83,7 @@ def layered(graph: Graph, points: CodeRows, ops: Backend, threads: int) -> Hnsw:
     entry = int(graph.nodes[hashes.argmin()])
     lists = _with_returns(_packed(graph.neighbours, 2 * m))
     layers = [Layer(np.arange(n, dtype=np.int32), _with_twins(lists, graph.twins))]
-    settings = replace(graph.settings, degree=m - 1, alpha=UPPER_ALPHA)
+    settings = replace(graph.settings, degree=m - 1)
     for level in range(1, len(level_shares(m))):
         rows = graph.nodes[hashes < np.uint64(2**64 // m**level)]
         if not len(rows):
@@ -99,7 +98,7 @@ def _layer(points: CodeRows, rows: Int32s, entry: int, settings: Settings, ops: 
     lists = fresh_lists(codes, everyone, settings, ops, threads)
     root = np.searchsorted(rows, [entry]).astype(np.int32)
     repair(codes, lists, root, everyone, ops, threads)
-    lists = _packed(lists, settings.degree + 1)
+    lists = _with_returns(_packed(lists, settings.degree + 1))
     return Layer(rows, np.where(lists < 0, -1, rows[lists]))
 
 
