@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from typing import Any
 
@@ -92,7 +92,7 @@ def test_other_layouts_are_copied(rng):
         (lambda: pa.table({"a": [[1.0]], "b": [[1.0]]}), WrongDtype, "'a', 'b'"),
         (lambda: pa.array([["a", "b"]]), WrongDtype, "real numbers"),
         (lambda: pa.array([[True, False]]), WrongDtype, "real numbers"),
-        (lambda: pa.array([[datetime.datetime(2020, 1, 1)]]), WrongDtype, "real numbers"),
+        (lambda: pa.array([[dt.datetime(2020, 1, 1)]]), WrongDtype, "real numbers"),
     ],
 )
 def test_what_holds_no_vectors_is_refused(array, kind, said):
