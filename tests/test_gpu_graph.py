@@ -46,6 +46,7 @@ def life(rows: np.ndarray, metric: str) -> dict[str, bytes]:
         for mask in (None, np.arange(len(rows_known)) % 3 > 0):
             answers = kernels.search_graph(made, rows_known, queries, 10, mask=mask)[:2]
             out[f"{name}, {'all' if mask is None else 'masked'}"] = b"".join(part.tobytes() for part in answers)
+    out["layers"] = b"".join(layer.lists.tobytes() for layer in kernels.layer_graph(grown, later).layers)
     out["scanned"] = b"".join(part.tobytes() for part in kernels.knn(queries, rows, 10, metric))
     return out
 
