@@ -29,6 +29,7 @@ PART = 16 << 20  # bytes of a change in one row: SQLite holds a row in memory
 PAGE = 8192  # bytes
 CHECKPOINT = 64 << 20  # bytes of the write-ahead log from which SQLite carries it over into the file
 WAIT = 30  # seconds for a lock of SQLite, which is only ever held for moments
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)  # the latter: of messages that quote a damaged schema
 SCHEMA = (
     "CREATE TABLE state (one INTEGER PRIMARY KEY, version INTEGER, snapshot TEXT, base INTEGER, last INTEGER, hash BLOB)",
     "CREATE TABLE journal (sequence INTEGER PRIMARY KEY, rest INTEGER, content BLOB, hash BLOB)",
@@ -194,7 +195,7 @@ class Journal:
         """What SQLite finds wrong with the file, each page looked at; nothing when it is well."""
         try:
             found = self._connection.execute("PRAGMA integrity_check").fetchall()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             return [str(error)]
         return [str(line) for (line,) in found if line != "ok"]
 
@@ -233,7 +234,7 @@ class Journal:
 
     def _next(self, after: int, last: int) -> int:
         """The number of the row behind `after`, to be passed over; 0 where there is none to be found."""
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*_FAILURES):
             (number,) = self._connection.execute("SELECT min(sequence) FROM journal WHERE sequence > ?", (after,)).fetchone()
             return number if type(number) is int else 0
         return after + 1 if after < last else 0
@@ -291,7 +292,7 @@ class Journal:
 
     def close(self) -> None:
         """Carry the write-ahead log over into the file, where nobody is in the way, and let go."""
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*_FAILURES):
             self._connection.execute("PRAGMA busy_timeout=0")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
@@ -321,7 +322,7 @@ def _translated(path: Path, *, writing: bool = False) -> Iterator[None]:
     """SQLite's errors as ours."""
     try:
         yield
-    except sqlite3.Error as error:
+    except _FAILURES as error:
         text = str(error)
         if "is full" in text:
             raise StorageFull(f"cannot write {path}: {text}") from error

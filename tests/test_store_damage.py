@@ -15,7 +15,7 @@ import pytest
 from store_sets import DIM, assert_same, bytes_of, files, names, put, ram, rows, sample
 
 import omendb
-from omendb import DB, snapshot, wal
+from omendb import DB, journal, snapshot, wal
 
 __all__ = ["ram"]  # a fixture
 GOLDEN = Path(__file__).parent / "data" / "folder-1"
@@ -184,6 +184,19 @@ def test_a_schema_that_is_no_text(tmp_path):
         with pytest.raises(omendb.CorruptFile, match="tables"):
             DB.open(tmp_path / "db", mode)
     assert not DB.repair(tmp_path / "db", tmp_path / "into").ok
+
+
+def test_a_schema_that_messages_cannot_quote(ram):
+    """Python reads SQLite's messages as UTF-8, and they name what is malformed."""
+    folder, content = ram / "db", closed(ram / "db")
+    file = content["omen.sqlite"]
+    begins = [(file.index(sql.encode()), len(sql)) for sql in journal.SCHEMA]
+    for place in [place for begin, size in begins for place in range(begin - 20, begin + size)]:
+        put(folder, {**content, "omen.sqlite": file[:place] + bytes([file[place] ^ 128]) + file[place + 1 :]})
+        for mode in ("r", "rw"):
+            with pytest.raises(omendb.CorruptFile):
+                DB.open(folder, mode)
+        assert not DB.repair(folder, ram / f"into {place}", threads=1).ok
 
 
 def test_verify_tells_where(tmp_path):
