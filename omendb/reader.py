@@ -175,7 +175,7 @@ class Reader(Handle):
         length one under cosine; its distances under ip are 1 minus the dot product. Metadata stays behind. Fresh rows are
         put into the graph of the file, and one is built for it where there is none; the database stays as it is. The same
         history of rows gives the same bytes on every machine. Raises InvalidIds for string ids, which hnswlib does not have,
-        InvalidInput for a database without rows, and what `save` raises. Cost: a tenth of a build for the upper layers.
+        InvalidInput for a database without rows, and what `save` raises. Cost: a sixth of a build.
         """
         exchange.write_hnswlib(self._now, as_path(path), overwrite=overwrite, threads=self._workers)
 

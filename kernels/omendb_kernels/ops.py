@@ -296,7 +296,7 @@ def layer_graph(graph: Graph, points: PointSet, *, threads: int | None = None) -
     """The graph as an HNSW hierarchy over all of `points`, rows of its tail included: what files of other libraries hold.
 
     The same rows give the same lists on every machine. Raises InvalidParameter where rows have left the graph: `take` others.
-    Cost: building a graph of a fifteenth of the rows.
+    Cost: building a graph of a fifteenth of the rows, and a pass over all lists.
     """
     codes = _points_of(graph, points).nodes
     if graph.present < graph.rows:
