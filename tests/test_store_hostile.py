@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from store_sets import files, ram, sample
 
-from omendb import journal
+from omendb import journal, wal
 from omendb.snapshot import Snapshot, encoded
 
 __all__ = ["ram"]  # a fixture
 ROOT = Path(__file__).parent.parent
+LOG = "omen.sqlite-wal"
 FUZZ = """
 import random, resource, shutil, sys, warnings
 from pathlib import Path
@@ -61,9 +62,11 @@ print(refused)
 
 
 def honest_folders(home: Path) -> list[dict[str, bytes]]:
+    """Of every kind of ids: closed, and as a kill leaves them, with a log."""
     made = []
     for ids, metric in (("str", "l2"), ("int", "cosine"), ("row", "ip")):
-        sample(home / "made", ids=ids, metric=metric).close()
+        with sample(home / "made", ids=ids, metric=metric):
+            made.append(files(home / "made"))
         made.append(files(home / "made"))
         shutil.rmtree(home / "made")
     return made
@@ -88,7 +91,24 @@ def enemy(content: dict[str, bytes]) -> dict[str, bytes]:
                 del data[at if act == "cut" else 0 :]
             content[name] = bytes(data)
         return content
-    return lying(content)
+    return lying_log(content) if LOG in content else lying(content)
+
+
+def lying_log(content: dict[str, bytes]) -> dict[str, bytes]:
+    """Bytes of the log replaced, most of them in headers, and all checksums made to fit."""
+    log = bytearray(content[LOG])
+    size = 24 + int.from_bytes(log[8:12], "big")
+    frames = range(32, len(log), size)
+    for _ in range(random.choice([1, 1, 4])):
+        place = random.choice([random.randrange(24), random.choice(frames) + random.randrange(16), random.randrange(len(log))])
+        log[place] = random.choice([0, 1, 2, 3, 16, 127, 128, 255])
+    order, sums = wal._ORDERS[log[3] & 1], (0, 0)
+    for start in (0, *frames):
+        stored = start + 16 if start else 24
+        part = log[start : start + 8] + log[start + 24 : start + size] if start else log[:stored]
+        sums = wal._checksum(sums, np.frombuffer(part, order))
+        log[stored : stored + 8] = b"".join(value.to_bytes(4, "big") for value in sums)
+    return {**content, LOG: bytes(log)}
 
 
 FACTS = [None, -1, 0, 1, 2**31, 2**62, 10**30, 1.5, "", [], {}, True]
