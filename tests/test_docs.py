@@ -56,9 +56,10 @@ def needs(body: str) -> set[str]:
 
 
 @each_document
-def test_no_python_escapes_the_test(document):
+def test_no_python_escapes_the_test(document):  # those of the tutorial run in tests/test_triton_tutorial.py
     infos = [found["info"].strip() for found in FENCE.finditer(document.read_text(encoding="utf-8"))]
-    assert not [info for info in infos if info.startswith("py") and info != "python"]
+    elsewhere = {"python kernel.py", "python prove.py", "python gate.py"} if document.name == "tutorial.md" else set()
+    assert not [info for info in infos if info.startswith("py") and info not in {"python", *elsewhere}]
 
 
 @each_document

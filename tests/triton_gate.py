@@ -93,29 +93,32 @@ def refusals(name: str, found: Found, limit: Limit | None) -> list[str]:
 
 
 def source_of(variant: Variant) -> Any:
-    """The kernel with its types, as a launch would have it compiled."""
+    """The variant's kernel with its types."""
+    file, function = variant.kernel.split(".")
+    return typed(getattr(importlib.import_module(f"{BACKEND}.{file}"), function), variant.pointers, variant.constants)
+
+
+def typed(kernel: Any, pointers: dict[str, str], constants: dict[str, Any]) -> Any:
+    """A kernel with the types of its pointers and with its constants, as a launch would have it compiled."""
     from triton.compiler import ASTSource
 
-    file, function = variant.kernel.split(".")
-    kernel = getattr(importlib.import_module(f"{BACKEND}.{file}"), function)
     names = kernel.arg_names
     signature = {
-        name: "constexpr" if name in variant.constants else f"*{variant.pointers[name]}" if name in variant.pointers else "i32"
-        for name in names
+        name: "constexpr" if name in constants else f"*{pointers[name]}" if name in pointers else "i32" for name in names
     }
     free = {parameter.name for parameter in kernel.params if parameter.do_not_specialize}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in variant.pointers and name not in free}
-    constants = {(names.index(name),): value for name, value in variant.constants.items()}
-    return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in pointers and name not in free}
+    values = {(names.index(name),): value for name, value in constants.items()}
+    return ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
 
 
-def built(variant: Variant, arch: int) -> Any:
-    """Triton's compiled kernel."""
+def built(source: Any, arch: int, options: tuple[int, int, bool]) -> Any:
+    """What Triton compiles of `typed`. options: warps, stages, fused."""
     import triton
     from triton.backends.compiler import GPUTarget
 
-    options = {"num_warps": variant.options[0], "num_stages": variant.options[1], "enable_fp_fusion": variant.options[2]}
-    return triton.compile(source_of(variant), target=GPUTarget("cuda", arch, 32), options=options)
+    given = dict(zip(("num_warps", "num_stages", "enable_fp_fusion"), options, strict=True))
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=given)
 
 
 def measured(variant: Variant, arch: int) -> Found:
@@ -124,7 +127,7 @@ def measured(variant: Variant, arch: int) -> Found:
     key = repr((variant, arch))
     if key not in known:
         start = time.perf_counter()
-        made = built(variant, arch)
+        made = built(source_of(variant), arch, variant.options)
         seconds = time.perf_counter() - start
         (kernel,) = kernels_of(made.asm["cubin"], made.asm["ptx"]).values()
         products = len(re.findall(MMA_OF_INT8, made.asm["ptx"]))

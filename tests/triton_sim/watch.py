@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import triton.runtime.interpreter as engine
 from gpu_sim import KernelError
+from gpu_sim.state import SIM
 
 NOBODY = -1
 
@@ -74,7 +75,8 @@ class Watch:
             if ((writers != NOBODY) & (writers != self.number)).any():
                 self.fail(f"reads {memory.name} where another program wrote")
         if other is None:  # undefined on a GPU
-            poison = np.nan if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max // 3
+            end = np.iinfo(dtype) if dtype.kind in "iu" else None  # of both signs: a large number may do no harm
+            poison = np.nan if dtype.kind == "f" else True if end is None else (end.min if SIM.seed % 2 else end.max) // 3
             other = engine.TensorHandle(np.full(ptrs.data.shape, poison, dtype), kind)
         return engine.TensorHandle(engine._interpreter.load(ptrs.data, mask.data, other.data, dtype), kind)
 
