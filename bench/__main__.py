@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -18,17 +19,20 @@ Threads = Annotated[str, typer.Option(help="Thread counts, for building and for 
 Out = Annotated[Path | None, typer.Option(help="Write everything measured as JSON.")]
 
 
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the file of --out: what is in it is not measured again.")]
+
+
 @app.callback()
 def main() -> None:
     """Benchmarks of omendb. Every speed stands beside the proof that the answer is right."""
 
 
 @app.command()
-def exact(data: Data = None, oracle: int = 20, rounds: int = 15) -> None:
+def exact(data: Data = None, oracle: int = 20, rounds: int = 15, out: Out = None) -> None:
     """Certified exact search: equality with the oracle, what the certificate took, speed beside FAISS Flat (one thread)."""
     from . import exact as bench
 
-    raise typer.Exit(bench.report(data, oracle, rounds, UNSET))
+    raise typer.Exit(bench.report(data, oracle, rounds, out, UNSET))
 
 
 @app.command()
@@ -40,20 +44,27 @@ def ann(
     rounds: int = 5,
     builds: Annotated[int, typer.Option(help="How often ours is built, before and after the peers.", min=1)] = 3,
     out: Out = None,
+    resume: Resume = False,
 ) -> None:
     """Graph indexes: build time and memory, queries a second at equal recall, latency, beside other libraries."""
     from . import ann as bench
 
-    options = {"sets": sets, "peers": peers, "threads": threads, "rounds": rounds, "builds": builds, "out": out}
-    raise typer.Exit(bench.report(data, unset=UNSET, **options))
+    options = {"sets": sets, "peers": peers, "threads": threads, "rounds": rounds, "builds": builds}
+    raise typer.Exit(bench.report(data, **options, out=out, resume=resume, unset=UNSET))
 
 
 @app.command()
-def writes(data: Data = None, threads: Threads = "1,2", rounds: int = 3, out: Out = None) -> None:
+def writes(
+    data: Data = None,
+    threads: Threads = "1,2",
+    rounds: int = 3,
+    scale: Annotated[float, typer.Option(help="Of how many rows are written.", min=1e-4, max=10)] = 1.0,
+    out: Out = None,
+) -> None:
     """Rows a second: inserted into a graph, beside hnswlib; appended to a flat database."""
     from . import writes as bench
 
-    raise typer.Exit(bench.report(data, threads=threads, rounds=rounds, out=out, unset=UNSET))
+    raise typer.Exit(bench.report(data, threads=threads, rounds=rounds, scale=scale, out=out, unset=UNSET))
 
 
 @app.command()
@@ -83,11 +94,11 @@ def exchange(
 
 
 @app.command()
-def start(data: Data = None, rounds: int = 9) -> None:
+def start(data: Data = None, rounds: int = 9, out: Out = None) -> None:
     """Import time, load time, and the time to the first answer of a fresh process."""
     from . import start as bench
 
-    raise typer.Exit(bench.report(data, rounds))
+    raise typer.Exit(bench.report(data, rounds, out))
 
 
 @app.command()
@@ -104,11 +115,11 @@ def dispatch(
 
 
 @app.command()
-def compiling() -> None:
+def compiling(out: Out = None) -> None:
     """Seconds spent compiling all kernels of build, search, insert and delete: cold, and loaded from the cache."""
     from . import compiling as bench
 
-    raise typer.Exit(bench.report())
+    raise typer.Exit(bench.report(out))
 
 
 @app.command()
@@ -127,11 +138,33 @@ def gpu(
 
 
 @app.command()
-def kernels(docs: Annotated[bool, typer.Option("--docs", help="Write docs/kernels.md.")] = False) -> None:
-    """What the GPU kernels should take, by a model: nothing is measured."""
-    from . import roofline_docs as bench
+def kernels(
+    backend: Annotated[str, typer.Option(help="Backends, separated by commas; without it all that are usable here.")] = "",
+    op: Annotated[str, typer.Option(help="Ops, separated by commas; without it all.")] = "",
+    shape: Annotated[str, typer.Option(help="ROWSxDIMENSIONS, separated by commas.")] = "",
+    threads: Threads = "1",
+    rounds: Annotated[int, typer.Option(min=1)] = 9,
+    peaks: Annotated[float, typer.Option(help="Size of what peaks are measured with, of the usual.", min=1e-4, max=4)] = 1.0,
+    cold: Annotated[bool, typer.Option("--cold", help="Compile anew, into an empty cache.")] = False,
+    predict: Annotated[str, typer.Option(help="h100, l4 or 4090: what the model expects of the GPU kernels instead.")] = "",
+    docs: Annotated[bool, typer.Option("--docs", help="Write docs/kernels.md, from the model, instead.")] = False,
+    out: Out = None,
+    resume: Resume = False,
+) -> None:
+    """Each op on each backend: equal answers first, then compiling, time, rate, share of a roofline measured in this run."""
+    if docs:
+        from .roofline_docs import write
 
-    bench.write() if docs else print(bench.text())
+        raise typer.Exit(write())
+    with tempfile.TemporaryDirectory(prefix="bench-cache-") as cache:
+        if cold:
+            os.environ["NUMBA_CACHE_DIR"] = cache  # Numba reads it when it is imported
+        from . import kernels as bench
+
+        if predict:
+            raise typer.Exit(bench.predict(predict, shape or "1000000x128"))
+        sizes = {"shape": shape or "20000x128", "threads": threads, "rounds": rounds, "scale": peaks}
+        raise typer.Exit(bench.report(backends=backend, ops=op, **sizes, out=out, resume=resume, unset=UNSET))
 
 
 if __name__ == "__main__":

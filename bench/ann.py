@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from .build import Built, build, load_or_build
 from .curves import EFFORTS, LEVELS, K, at_recall, curves, singles
 from .header import counts, header
 from .index import Index, Ours
+from .record import Record
 from .sets import DataSet
 from .tables import show
 
@@ -32,23 +32,25 @@ def report(
     rounds: int,
     builds: int,
     out: Path | None,
+    resume: bool,
     unset: Mapping[str, str],
 ) -> int:
     """Print tables a set, write JSON; 1 when the gate is red, and then no time of that set."""
     names, workers, wanted = libraries.chosen(peers), counts(threads), data_sets.chosen(folder, sets)
-    facts = header(unset, workers, libraries.versions(names))
-    results = []
-    for data in wanted:
-        own = {count: Ours.build(data.base, data.metric, count) for count in workers}
-        if trouble := gate(data, own):
-            print(f"RED: {data.name}: {trouble}. No times.")
-            return 1
-        fit = [name for name in names if data.metric in libraries.PEERS[name].metrics]
-        with tempfile.TemporaryDirectory(prefix="bench-ann-") as home:
-            results.append(measure(data, own, fit, rounds, builds, Path(home)))
-        show(results[-1])
-    if out:
-        out.write_text(json.dumps({**facts, "k": K, "results": results}, indent=1))
+    facts = {**header(unset, workers, libraries.versions(names)), "k": K}
+    chosen = {"sets": [[data.name, *data.base.shape] for data in wanted], "peers": names}
+    record = Record("ann", out, {**chosen, "threads": workers, "rounds": rounds, "builds": builds}, facts, resume=resume)
+    with record.interruptible():
+        for data in wanted:
+            if not (whole := record.get(data.name)) or len(whole["runs"]) < len(workers):
+                own = {count: Ours.build(data.base, data.metric, count) for count in workers}
+                if trouble := gate(data, own):
+                    print(f"RED: {data.name}: {trouble}. No times.")
+                    return 1
+                fit = [name for name in names if data.metric in libraries.PEERS[name].metrics]
+                with tempfile.TemporaryDirectory(prefix="bench-ann-") as home:
+                    whole = measure(data, own, fit, rounds, builds, Path(home), record)
+            show(whole)
     return 0
 
 
@@ -62,6 +64,8 @@ def gate(data: DataSet, own: dict[int, Ours]) -> str:
                 index.tune(effort, count)
                 answers.append(index.search(queries, K))
             ids = answers[0]
+            if not ids.size:
+                return f"nothing to look for or in ({kind})"
             if ids.min() < 0 or ids.max() >= len(data.base):
                 return f"an id out of range ({kind})"
             if not (np.diff(np.sort(ids, axis=1), axis=1) > 0).all():
@@ -75,11 +79,19 @@ def gate(data: DataSet, own: dict[int, Ours]) -> str:
     return ""
 
 
-def measure(data: DataSet, own: dict[int, Ours], names: list[str], rounds: int, builds: int, home: Path) -> dict[str, Any]:
-    """Everything about one set, for JSON. Ours is searched where it was built, peers as loaded from what a child saved."""
+def measure(
+    data: DataSet, own: dict[int, Ours], names: list[str], rounds: int, builds: int, home: Path, record: Record
+) -> dict[str, Any]:
+    """Everything about one set, for JSON, kept after each thread count; counts that are in the record already are not measured
+    again. Ours is searched where it was built, peers as loaded from what a child saved."""
     np.save(home / "base.npy", data.base)
-    runs: list[dict[str, Any]] = []
+    rows, dim = data.base.shape
+    result = {"set": data.name, "rows": rows, "dim": dim, "dtype": str(data.base.dtype), "metric": data.metric}
+    runs: list[dict[str, Any]] = list((record.get(data.name) or {"runs": []})["runs"])
+    done = {run["threads"] for run in runs}
     for count, ours in own.items():
+        if count in done:
+            continue
         built = build_all(data, names, count, builds, home)
         indexes: dict[str, Index] = {"ours": ours}
         for name in names:
@@ -87,9 +99,10 @@ def measure(data: DataSet, own: dict[int, Ours], names: list[str], rounds: int, 
         found = {kind: curves(data, queries, indexes, count, rounds) for kind, queries in data.asked.items()}
         single = None if runs else singles(data, indexes, found["queries"])  # one thread, whatever built it: once is enough
         runs.append({"threads": count, "build": built, "curves": found, "at_recall": levels(found), "single": single})
-    rows, dim = data.base.shape
-    shape = {"rows": rows, "dim": dim, "dtype": str(data.base.dtype), "metric": data.metric}
-    return {"set": data.name, **shape, "runs": runs, "speedups": speedups(runs)}
+        record.put(data.name, {**result, "runs": runs, "speedups": speedups(runs)})
+    found = record.get(data.name)
+    assert found is not None
+    return found
 
 
 def build_all(data: DataSet, names: list[str], threads: int, builds: int, home: Path) -> dict[str, Any]:

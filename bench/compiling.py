@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
+from typing import Any
+
+from .record import save
 
 PROCESS = """
 import time
@@ -33,17 +37,21 @@ print(*(a - b for a, b in zip(first, again)))
 """
 
 
-def report() -> int:
+def report(out: Path | None) -> int:
     """Print seconds for build, search, insert and delete beyond what the same calls take the second time."""
+    measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as cache:
         for state in ("cold", "from the cache"):
             environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
             done = subprocess.run([sys.executable, "-c", PROCESS], env=environment, capture_output=True, text=True, check=True)
             build, search, insert, delete = (float(word) for word in done.stdout.split())
             total = build + search + insert + delete
+            phases = {"build": build, "search": search, "insert": insert, "delete": delete, "total": total}
+            measured[state] = {"seconds": phases}
             print(
                 f"kernels {state}: {total:.2f} s in all (build {build:.2f}, search {search:.2f}, insert {insert:.2f}, "
                 f"delete {delete:.2f}), float32 rows under l2",
                 flush=True,
             )
+    save(out, "compiling", measured)
     return 0

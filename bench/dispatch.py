@@ -8,7 +8,6 @@ beside the scan, whose recall is printed.
 from __future__ import annotations
 
 import importlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from omendb_kernels.cost import Sizes
 from omendb_kernels.planner import planned
 
 from .header import counts, header
+from .record import save
 from .tables import number, table
 from .timing import in_turn
 
@@ -56,8 +56,7 @@ def report(*, threads: str, rounds: int, out: Path | None, quick: bool, unset: M
     cost = overhead()
     print(f"\nregret: median {np.median(regrets):.2f}, worst {regrets.max():.2f} of {len(regrets)} calls")
     print(f"choosing takes {cost * 1e6:.1f} us a call", flush=True)
-    if out:
-        out.write_text(json.dumps({**facts, "calls": found, "overhead": cost}, indent=1))
+    save(out, "dispatch", {**facts, "calls": found, "overhead": {"seconds": cost}})
     return 0
 
 

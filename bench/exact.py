@@ -16,13 +16,14 @@ from omendb_kernels.backends import reference
 from . import cdist
 from .hnsw import Flat
 from .peers import chosen
+from .record import save
 from .sets import DataSet, load, shipped
 from .timing import in_turn, spread
 
 KS = (1, 10, 100)
 
 
-def report(folder: Path | None, oracle: int, rounds: int, unset: dict[str, str]) -> int:
+def report(folder: Path | None, oracle: int, rounds: int, out: Path | None, unset: dict[str, str]) -> int:
     """Print the tables; 1 when any answer differs from the oracle (then no time is printed)."""
     sets = load(folder) if folder else [shipped()]
     print(f"machine: {ok.facts()}\nunset for all: {unset or 'nothing'}; threads: 1; oracle queries a set and metric: {oracle}")
@@ -33,8 +34,7 @@ def report(folder: Path | None, oracle: int, rounds: int, unset: dict[str, str])
     if not good:
         print("RED: an answer differs from the oracle. No times.")
         return 1
-    for data in sets:
-        race(data, rounds)
+    save(out, "exact", {"results": [{"set": data.name, "metric": data.metric, **race(data, rounds)} for data in sets]})
     return 0
 
 
@@ -73,8 +73,9 @@ def oracle_answers(points: ok.PointSet, queries: Rows, k: int) -> tuple[Any, Any
     return np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def race(data: DataSet, rounds: int) -> None:
+def race(data: DataSet, rounds: int) -> dict[str, Any]:
     """One query and a batch of 1,000, one thread: seconds of FAISS Flat and of torch.cdist and topk over ours, in turn."""
+    measured: dict[str, Any] = {}
     peers: dict[str, Callable[[int], Any]] = {}
     if chosen("flat"):
         flat = Flat.build(Flat.form(data.base, data.metric), data.metric, 1)
@@ -92,6 +93,8 @@ def race(data: DataSet, rounds: int) -> None:
         contestants = {name: functools.partial(search, m) for name, search in peers.items()}
         contestants["ours"] = functools.partial(ok.knn, data.queries[:m], points, 10, threads=1)
         seconds = in_turn(contestants, turns)
+        measured[label] = {name: {"seconds": float(np.median(taken))} for name, taken in seconds.items()}
         ratios = [f"{name} / ours {spread(seconds[name] / seconds['ours'])}" for name in peers]
         told = "; ".join([*ratios, f"ours {1e3 * np.median(seconds['ours']):.2f} ms"])
         print(f"{data.name:18} {data.metric:6} k 10, {label}: {told}", flush=True)
+    return measured

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from .curves import K, recall_of
 from .header import header
 from .index import Index, Ours
 from .peers import PEERS, chosen, versions
+from .record import save
 from .sets import DataSet
 from .tables import number, table
 
@@ -42,8 +42,7 @@ def report(folder: Path | None, *, names: str, threads: int, out: Path | None, u
         print(f"ours is ahead of what we exported by {100 * gap:.2f} points at most", flush=True)
         behind |= gap > BEHIND
         measured[data.name] = {"exported": out_of_ours, "imported": into_ours}
-    if out:
-        out.write_text(json.dumps({**facts, "efforts": EFFORTS, "results": measured}, indent=1))
+    save(out, "exchange", {**facts, "efforts": EFFORTS, "results": measured}, facts["peers"])
     return int(behind)
 
 

@@ -7,7 +7,6 @@ those of a real build and search, recorded and played again.
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from omendb_kernels import dispatch
 from omendb_kernels.arrays import Rows
 from omendb_kernels.contract import CodeRows
 
+from .record import save
 from .roofline import DEVICES
 from .roofline_kernels import per_op
 from .tables import number, ratio, table
@@ -40,7 +40,7 @@ def report(*, rows: str, dims: str, data: Path | None, rounds: int, out: Path | 
     if why is not None:
         print(f"no cupy backend: {why}")
         return 1
-    device = _Device(importlib.import_module(dispatch.BACKENDS["cupy"]))
+    device = Device(importlib.import_module(dispatch.BACKENDS["cupy"]))
     if smoke:
         return _smoke(device)
     result: dict[str, Any] = {"card": device.name, "peaks": device.peaks(rounds), "machine": ok.facts(), "runs": []}
@@ -54,8 +54,7 @@ def report(*, rows: str, dims: str, data: Path | None, rounds: int, out: Path | 
 
         for one in load(data):
             result["runs"].append(_run(device, one.name, np.concatenate([one.base, one.queries]), rounds, len(one.queries)))
-    if out:
-        out.write_text(json.dumps(result, indent=1, default=float))
+    save(out, "gpu", result)
     return 0 if all(run["equal"] for run in result["runs"]) else 1
 
 
@@ -70,7 +69,7 @@ def _rows(count: int, dim: int) -> np.ndarray:
     return centres[rng.integers(0, len(centres), count)] + rng.standard_normal((count, dim), dtype=np.float32)
 
 
-class _Device:
+class Device:
     """The card through CuPy: events, peaks, arrays there."""
 
     def __init__(self, backend: Any) -> None:
@@ -111,7 +110,7 @@ class _Device:
         return self.cupy.asarray(value) if isinstance(value, np.ndarray) else value
 
 
-class _Recorder:
+class Recorder:
     """A backend that keeps the calls of its ops."""
 
     def __init__(self, backend: Any) -> None:
@@ -133,7 +132,7 @@ class _Recorder:
 
 
 @contextmanager
-def _in_force(backend: Any) -> Iterator[None]:
+def in_force(backend: Any) -> Iterator[None]:
     token = dispatch.chosen.set(backend)
     try:
         yield
@@ -148,7 +147,7 @@ def _cpu() -> Any:
 
 def _whole(backend: Any, rows: np.ndarray, queries: np.ndarray) -> tuple[dict[str, float], tuple[np.ndarray, ...]]:
     """Seconds of build, search and certified search, transfers with them, and the bits that came out."""
-    with _in_force(backend):
+    with in_force(backend):
         start = time.perf_counter()
         graph, points, facts = ok.build_graph(rows)
         built = time.perf_counter()
@@ -162,7 +161,7 @@ def _whole(backend: Any, rows: np.ndarray, queries: np.ndarray) -> tuple[dict[st
     return taken | {f"build: {phase}": value for phase, value in facts.seconds.items()}, (graph.neighbours, *found, *exact)
 
 
-def _run(device: _Device, name: str, all_rows: np.ndarray, rounds: int, asked: int = BATCH) -> dict[str, Any]:
+def _run(device: Device, name: str, all_rows: np.ndarray, rounds: int, asked: int = BATCH) -> dict[str, Any]:
     """One set: the gate, whole times beside the CPU's, then each op."""
     rows, queries = all_rows[:-asked], all_rows[-asked:]
     _whole(device.backend, rows[:5000], queries[:100])  # compiles
@@ -175,13 +174,13 @@ def _run(device: _Device, name: str, all_rows: np.ndarray, rounds: int, asked: i
         return run
     lines = [[what, f"{mine[what]:.3f}", f"{theirs.get(what, 0):.3f}", ratio(theirs.get(what), mine[what])] for what in mine]
     print(table(["seconds", "GPU", "CPU", "CPU / GPU"], lines))
-    recorder = _Recorder(device.backend)
+    recorder = Recorder(device.backend)
     _whole(recorder, rows, queries)
     run |= {"gpu": mine, "cpu": theirs, "ops": _ops(device, recorder.calls, len(rows), rows.shape[1], rounds)}
     return run
 
 
-def _ops(device: _Device, calls: list[Any], n: int, dim: int, rounds: int) -> list[dict[str, Any]]:
+def _ops(device: Device, calls: list[Any], n: int, dim: int, rounds: int) -> list[dict[str, Any]]:
     """Each op's calls of build and searches played again: as they were, and with all arrays on the device."""
     model = next((one for one in DEVICES if re.search(rf"\b{one.name.removesuffix(' SXM')}\b", device.name)), None)
     predicted = per_op(n, dim, model) if model else {}
@@ -208,18 +207,18 @@ def _play(call: Callable[..., Any], calls: list[tuple[tuple[Any, ...], dict[str,
         call(*args, **options)
 
 
-def _smoke(device: _Device) -> int:
+def _smoke(device: Device) -> int:
     """Every op, small: for compute-sanitizer, which is slow."""
     rows = _rows(SMOKE_ROWS, SMOKE_DIM)
-    recorder = _Recorder(device.backend)
+    recorder = Recorder(device.backend)
     for metric in ok.METRICS:
-        with _in_force(recorder):
+        with in_force(recorder):
             graph, points, _ = ok.build_graph(rows, metric)
             ok.search_graph(graph, points, rows[:50], K, mask=np.arange(len(rows)) % 3 > 0)
             ok.knn(rows[:50], points, K)
             ok.pairwise(rows[:30], rows, metric, precision="exact")
             ok.consolidate_graph(graph, points, np.arange(len(rows)) % 9 > 0)
-        with _in_force(device.backend):
+        with in_force(device.backend):
             ok.search_graph(graph, points, rows[:50], K)
     device.cupy.cuda.Device().synchronize()
     seen = {name for name, _, _ in recorder.calls}

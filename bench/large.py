@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from .build import in_child, measured
 from .curves import EFFORTS, K, curves
 from .header import header
 from .index import Ours
+from .record import save
 from .sets import DataSet
 from .tables import number, phases
 
@@ -42,8 +42,7 @@ def report(folder: Path | None, *, rows: int, threads: int, out: Path | None, un
     for kind, points in found.items():
         cells = [f"{one['recall']:.4f} at beam {one['effort']}, {one['qps']:,.0f} QPS" for one in (points[0], *points[1:][-1:])]
         print(f"  {kind}: recall@{K} {'; '.join(cells)} (the first is the tuned beam)", flush=True)
-    if out:
-        out.write_text(json.dumps({**facts, "set": data.name, "rows": rows, **result}, indent=1))
+    save(out, "large", {**facts, "set": data.name, "rows": rows, **result})
     return 0
 
 

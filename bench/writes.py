@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,45 +21,56 @@ from .header import counts, header
 from .hnsw import Hnswlib
 from .index import Index, Ours
 from .peers import chosen, versions
+from .record import save
 from .sets import DataSet
 from .tables import number, ratio, table
 from .timing import in_turn
 
-INSIDE, INSERTED = 100_000, 10_000
 EFFORT = 64  # of the search that tells recall after the insert
-APPENDED, BATCH = 200_000, 10_000
 DURABLE_DIM = 128
+LEAST = 100  # rows that `insert_batch` takes
 PROBES = 30  # syncs of the disk itself, before and after
 
 
-def report(folder: Path | None, *, threads: str, rounds: int, out: Path | None, unset: Mapping[str, str]) -> int:
-    """Print both tables."""
+class Sizes(NamedTuple):
+    """Rows that are inside a graph before, and inserted; rows that are appended, and at a time."""
+
+    inside: int = 100_000
+    inserted: int = 10_000
+    appended: int = 200_000
+    batch: int = 10_000
+
+
+def report(
+    folder: Path | None, *, threads: str, rounds: int, scale: float, out: Path | None, unset: Mapping[str, str]
+) -> int:  # fmt: skip
+    """Print the tables. scale: of how many rows are written, for a first look."""
+    size = Sizes(*(max(LEAST, int(rows * scale)) for rows in Sizes()))
     workers, names = counts(threads), chosen("hnswlib")
     data = sets.largest(sets.chosen(folder))
     facts = header(unset, workers, versions(names))
-    inserted = {count: inserts(data, count, rounds, peer=bool(names)) for count in workers}
-    show_inserts(data, inserted)
-    appended = {count: appends(data, count, rounds) for count in workers}
-    print(f"\n{data.name}: {APPENDED:,} rows appended without a graph, {BATCH:,} at a time")
+    inserted = {count: inserts(data, count, rounds, size, peer=bool(names)) for count in workers}
+    show_inserts(data, inserted, size)
+    appended = {count: appends(data, count, rounds, size) for count in workers}
+    print(f"\n{data.name}: {size.appended:,} rows appended without a graph, {size.batch:,} at a time")
     lines = [[str(count), *(number(one[kind]) for kind in one)] for count, one in appended.items()]
     print(table(["threads", *(f"{kind} rows/s" for kind in appended[workers[0]])], lines), flush=True)
-    kept = {count: durable(count) for count in workers}
-    show_durable(kept)
-    if out:
-        everything = {**facts, "set": data.name, "insert": inserted, "append": appended, "durable": kept}
-        out.write_text(json.dumps(everything, indent=1))
+    kept = {count: durable(count, size) for count in workers}
+    show_durable(kept, size)
+    everything = {**facts, "set": data.name, "insert": inserted, "append": appended, "durable": kept}
+    save(out, "writes", everything, facts["peers"])
     return 0
 
 
-def split(data: DataSet) -> tuple[np.ndarray, np.ndarray]:
+def split(data: DataSet, size: Sizes) -> tuple[np.ndarray, np.ndarray]:
     """The rows inside before, and those inserted."""
-    inside = min(INSIDE, len(data.base) * 9 // 10)
-    return data.base[:inside], data.base[inside : inside + INSERTED]
+    inside = min(size.inside, len(data.base) * 9 // 10)
+    return data.base[:inside], data.base[inside : inside + size.inserted]
 
 
-def inserts(data: DataSet, threads: int, rounds: int, *, peer: bool) -> dict[str, Any]:
+def inserts(data: DataSet, threads: int, rounds: int, size: Sizes, *, peer: bool) -> dict[str, Any]:
     """Rows a second by name, and recall after the insert; each round on a fresh copy, loaded from a file before the clock."""
-    inside, added = split(data)
+    inside, added = split(data, size)
     with tempfile.TemporaryDirectory(prefix="bench-writes-") as home:
         fresh = {"ours": _copies_of_ours(inside, added, data.metric, threads, Path(home))}
         if peer:
@@ -112,8 +122,8 @@ def _recall(data: DataSet, index: Index, threads: int) -> float:
     return recall_of(data, data.queries, index.search(index.form(data.queries, data.metric), K), truth[:, -1:])
 
 
-def show_inserts(data: DataSet, inserted: dict[int, dict[str, Any]]) -> None:
-    inside, added = split(data)
+def show_inserts(data: DataSet, inserted: dict[int, dict[str, Any]], size: Sizes) -> None:
+    inside, added = split(data, size)
     print(f"\n{data.name}: {len(added):,} rows inserted into a graph over {len(inside):,}; recall at {EFFORT} after it")
     lines = []
     for count, each in inserted.items():
@@ -123,34 +133,34 @@ def show_inserts(data: DataSet, inserted: dict[int, dict[str, Any]]) -> None:
     print(table(["", "threads", "rows/s", "ours / peer", "recall"], lines), flush=True)
 
 
-def appends(data: DataSet, threads: int, rounds: int) -> dict[str, float]:
+def appends(data: DataSet, threads: int, rounds: int, size: Sizes) -> dict[str, float]:
     """Rows a second by dtype: a database filled batch by batch, from nothing, as the set's rows and as float32."""
-    rows = np.resize(data.base, (APPENDED, data.base.shape[1]))
+    rows = np.resize(data.base, (size.appended, data.base.shape[1]))
     forms = {str(rows.dtype): rows, "float32": rows.astype(np.float32)}
 
     def fill(rows: np.ndarray) -> None:
         db = omendb.DB(metric=data.metric, build_threshold=len(rows) + 1, threads=threads)
-        for start in range(0, len(rows), BATCH):
-            db.add_batch(rows[start : start + BATCH])
+        for start in range(0, len(rows), size.batch):
+            db.add_batch(rows[start : start + size.batch])
 
     seconds = in_turn({name: partial(fill, rows) for name, rows in forms.items()}, rounds)
-    return {name: APPENDED / float(np.median(taken)) for name, taken in seconds.items()}
+    return {name: size.appended / float(np.median(taken)) for name, taken in seconds.items()}
 
 
-def durable(threads: int) -> dict[str, dict[str, float]]:
+def durable(threads: int, size: Sizes) -> dict[str, dict[str, float]]:
     """Batches acknowledged by a folder, checkpoints and snapshots that fell due included, beside the disk's own rates."""
-    rows = np.random.default_rng(0).standard_normal((BATCH, DURABLE_DIM), dtype=np.float32)
+    rows = np.random.default_rng(0).standard_normal((size.batch, DURABLE_DIM), dtype=np.float32)
     measured: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-durable-") as home:
         before = _disk(Path(home) / "probe", rows.tobytes())
         for durability in ("full", "normal"):
             with omendb.DB.open(Path(home) / durability, durability=durability, threads=threads) as db:
                 db.add_batch(rows)  # fits the codec
-                batches = _seconds(partial(db.add_batch, rows), APPENDED // BATCH)
+                batches = _seconds(partial(db.add_batch, rows), size.appended // size.batch)
                 single = _seconds(partial(db.add_batch, rows[:1]), 100)
             measured[durability] = {
-                "rows_per_second": len(batches) * BATCH / float(batches.sum()),
-                "median_rows_per_second": BATCH / float(np.median(batches)),
+                "rows_per_second": len(batches) * size.batch / float(batches.sum()),
+                "median_rows_per_second": size.batch / float(np.median(batches)),
                 "one_row_ms": 1e3 * float(np.median(single)),
             }
         after = _disk(Path(home) / "probe", rows.tobytes())
@@ -180,8 +190,8 @@ def _disk(path: Path, batch: bytes) -> dict[str, float]:
     return {"sync_ms": 1e3 * float(np.median(syncs)), "megabytes_per_second": len(batch) / 1e6 / float(np.median(batches))}
 
 
-def show_durable(kept: dict[int, dict[str, dict[str, float]]]) -> None:
-    print(f"\n{APPENDED:,} rows of {DURABLE_DIM} float32 acknowledged by a durable folder, {BATCH:,} at a time")
+def show_durable(kept: dict[int, dict[str, dict[str, float]]], size: Sizes) -> None:
+    print(f"\n{size.appended:,} rows of {DURABLE_DIM} float32 acknowledged by a durable folder, {size.batch:,} at a time")
     lines = []
     for count, each in kept.items():
         disk = each["disk"]

@@ -69,7 +69,7 @@ def test_the_bench_says_that_there_is_no_device():
     assert line.startswith("no cupy backend: ")
 
 
-class Pretended(gpu._Device):
+class Pretended(gpu.Device):
     """A card whose arrays are NumPy's and whose clock is the host's."""
 
     def __init__(self, name: str) -> None:
