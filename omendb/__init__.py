@@ -10,12 +10,14 @@
 
 How it is made, from the outside in:
 
+    aio          the public class for asyncio; group joins writes that wait into one transaction
     db           the public class: locks, calls, files
-reader       what it answers
-handle       the generation in force, the writers' turns, the folder behind
-store        the durable folder: snapshots, and the one writer
-journal      changes in SQLite, and the name of the snapshot in force: the one commit point
-check, mend  verify and repair
+    reader       what it answers
+    handle       the generation in force, the writers' turns, the folder behind
+    background   graphs made beside the writes
+    store        the durable folder: snapshots, and the one writer
+    journal      changes in SQLite, and the name of the snapshot in force: the one commit point
+    check, mend  verify and repair
     arrays       judges ids, metadata and paths (vectors are judged by omendb_kernels)
     generation   all rows at one moment, immutable; a write makes the next one and swaps it in
     ids, columns the user's names for rows; columns that grow without disturbing their readers
@@ -29,6 +31,7 @@ Distances and neighbours come from omendb_kernels, which knows nothing of the da
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from .db import DB
 from .errors import (
@@ -64,12 +67,16 @@ from .errors import (
 from .results import BuildReport, Record, RepairReport, SearchResults, Stats, VerifyReport
 from .snapshot import FORMAT_VERSION
 
+if TYPE_CHECKING:
+    from .aio import AsyncDB
+
 __version__ = "0.1.0"
 
 __all__ = [
     "DB",
     "FORMAT_VERSION",
     "AlreadyExists",
+    "AsyncDB",
     "BatchTooSmall",
     "BuildReport",
     "Closed",
@@ -106,3 +113,16 @@ __all__ = [
 ]
 
 logging.getLogger("omendb").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    """AsyncDB when it is asked for: asyncio would take a sixth of the time that the import of this package takes."""
+    if name == "AsyncDB":
+        from .aio import AsyncDB
+
+        return AsyncDB
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "AsyncDB"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -37,6 +38,25 @@ class Change:
         """About the bytes that `state` takes."""
         keys = 16 * len(self.keys) if not isinstance(self.keys, list) else sum(map(len, self.keys))
         return keys + (0 if self.rows is None else self.rows.data.nbytes) + sum(map(len, self.texts or ()))
+
+    @staticmethod
+    def joined(changes: Sequence[Change]) -> Change:
+        """One change that does what these of one verb and kind do, whose ids are all different; running numbers run on."""
+        first, total = changes[0], sum(map(len, changes))
+        if len(changes) == 1:
+            return first
+        keys: Keys
+        if first.kind == "str":
+            keys = [str(key) for change in changes for key in change.keys]
+        elif first.kind == "row" and total:
+            start = next(int(change.keys[0]) for change in changes if len(change))
+            keys = np.arange(start, start + total, dtype=np.int64)
+        else:
+            keys = np.concatenate([change.keys for change in changes])
+        rows = [change.rows for change in changes if change.rows is not None]
+        data = Rows(np.concatenate([part.data for part in rows]), rows[0].kind, ours=True)
+        texts = [text for change in changes for text in change.texts or [b""] * len(change)]
+        return Change(first.verb, first.kind, keys, data, texts if any(texts) else None)
 
     def state(self, metric: str) -> tuple[Facts, Arrays]:
         """JSON facts and named arrays, all that `restore` needs. metric: that the rows were judged for."""

@@ -15,6 +15,7 @@ from omendb_kernels import PointSet, as_count, as_mask, as_recall, as_threads
 
 from . import check, exchange, mend, snapshot, store
 from .arrays import as_keys, as_path
+from .background import BUILD_AFTER, QUIET, Schedule
 from .errors import (
     AlreadyExists,
     BatchTooSmall,
@@ -201,7 +202,7 @@ class DB(Reader):
         Raises StorageFull, StorageFailed, StorageError; the rows are then as they were. Cost: writing all rows once.
         """
         with self._writing() as now:
-            self._keep(now if self._store is not None else now.compacted(threads=self._workers))
+            self._keep(now if self._store is not None else now.compacted(threads=self._workers), ())
             if self._store is not None:
                 self._store.shrink(secure=secure)
 
@@ -292,6 +293,10 @@ class DB(Reader):
         build_threshold: int = BUILD_THRESHOLD,
         threads: int | None = None,
         device: str | None = None,
+        background: bool = False,
+        build_after: int = BUILD_AFTER,
+        quiet_seconds: float = QUIET,
+        progress: Progress | None = None,
     ) -> DB:
         """Open a durable folder: what a write returns from is kept, whatever happens to the process or the power.
 
@@ -301,6 +306,10 @@ class DB(Reader):
         disk when it returns; "normal": a power failure may take the last writes, whole and in order, a killed process none.
         verify: as for `load`. build_threshold, threads and device belong to this handle, the folder keeps none of them.
 
+        background: a thread makes the graph anew when `build_after` rows wait outside of it and nobody wrote for
+        `quiet_seconds`, or when ten times as many wait. Searches go on, and writes but for the moment in which the result is
+        put in force. progress is called in that thread. An error there is logged, and the rows stay as they were.
+
         Raises InvalidParameter, UnknownMetric; Locked, with the process id of the other writer; NotFound ("r"); AlreadyExists
         ("create", or other files are there); ReadOnly where the folder cannot be written to; CorruptFile, NotAnIndex,
         NewerFormat, StorageError. Cost: mapping the snapshot, and applying what was written since.
@@ -308,6 +317,7 @@ class DB(Reader):
         folder, workers = as_path(path), as_threads(threads)
         _one_of("mode", mode, ("r", "rw", "create"))
         _one_of("durability", durability, ("full", "normal"))
+        when = Schedule(build_after, quiet_seconds)
         wanted = cls(dim, metric or "l2", dtype=dtype)._now
         db = cls.__new__(cls)
         if mode == "r":
@@ -325,6 +335,8 @@ class DB(Reader):
             if asked not in (None, found):
                 db.close()
                 raise InvalidParameter(name, repr(asked), f"{found!r}, as it is in {folder}")
+        if background:
+            db._build_beside_writes(RECALL, when, progress)
         return db
 
     def refresh(self) -> bool:
@@ -367,14 +379,6 @@ class DB(Reader):
         Of any database, with or without a folder of its own. Raises AlreadyExists, NotFound, StorageError.
         """
         store.create(as_path(path), self._now, threads=self._workers)
-
-    def close(self) -> None:
-        """Let go of rows, file and folder. Searches under way finish; any later call raises Closed. Twice is no error."""
-        with self._lock:
-            home = self._store
-            self._generation = self._file = self._store = self._followed = None
-            if home is not None:
-                home.close()
 
     def __enter__(self) -> DB:
         self._now  # noqa: B018  raises when closed

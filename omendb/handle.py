@@ -10,13 +10,16 @@ from pathlib import Path
 
 from omendb_kernels import as_count, as_threads, use_device
 
+from .background import Builder, Schedule, Trail
 from .changes import Change
 from .errors import Closed, ReadOnly, StorageError
-from .generation import Generation
+from .generation import Generation, Progress
 from .snapshot import Snapshot
 from .store import Follower, Writer
 
 log = logging.getLogger("omendb")
+
+Told = tuple[Change, ...] | None
 
 
 class Handle:
@@ -34,6 +37,8 @@ class Handle:
         self._file: Snapshot | None = None  # of a database that was loaded
         self._store: Writer | None = None  # of a folder opened for writing,
         self._followed: Follower | None = None  # or for reading
+        self._trail: Trail | None = None  # of a build beside the writes,
+        self._builder: Builder | None = None  # which this makes
 
     @property
     def _now(self) -> Generation:
@@ -72,48 +77,73 @@ class Handle:
                 self._store.check()
                 now = self._settled(self._store)
             yield now
+            if self._builder is not None:
+                self._builder.wrote()
 
     def _commit(self, now: Generation, change: Change) -> None:
         """Journal a change where there is a folder, then publish the generation that it makes."""
         after = now.applied(change, threads=self._workers)
         if self._store is None or after is now:
-            self._publish(after)
+            self._publish(after, (change,))
         elif change.nbytes > self._store.room:
-            self._keep(after)
+            self._keep(after, (change,))
         else:
             try:
                 self._store.append(change, after)
             finally:
-                self._settled(self._store)
+                self._settled(self._store, (change,))
             if self._store.due:
                 self._keep_soon()
 
-    def _keep(self, now: Generation) -> None:
+    def _keep(self, now: Generation, told: Told = None) -> None:
         """Put `now` into a snapshot where there is a folder, then publish it."""
         if self._store is None:
-            self._publish(now)
+            self._publish(now, told)
             return
         try:
             self._store.keep(now, threads=self._workers)
         finally:
-            self._settled(self._store)
+            self._settled(self._store, told)
 
     def _keep_soon(self) -> None:
         """The journal has become long. What is in it is safe, so that a failure here is no failure of the write."""
         assert self._store is not None
         try:
-            self._keep(self._now)
+            self._keep(self._now, ())
         except StorageError as error:
             log.warning("no new snapshot, the journal grows on: %s", error)
             self._store.postpone()
 
-    def _settled(self, store: Writer) -> Generation:
+    def _settled(self, store: Writer, told: Told = None) -> Generation:
         """What is in force in the folder, published: also where a write was interrupted by Ctrl-C or an error."""
         store.settle()
-        self._publish(store.read.generation)
+        self._publish(store.read.generation, told)
         return store.read.generation
 
-    def _publish(self, generation: Generation) -> None:
+    def _publish(self, generation: Generation, told: Told = None) -> None:
+        """told: the changes that lead here, for a build beside the writes; None: it must begin anew."""
         if self._generation is None:
             raise Closed("this database was closed meanwhile")
+        if self._trail is not None and told is not None:
+            self._trail.note(self._generation, told, generation)
         self._generation = generation
+
+    def _build_beside_writes(self, recall: float, when: Schedule, progress: Progress | None) -> Builder:
+        """From now on; rows that wait already count. The first call's settings stay."""
+        if self._builder is None:
+            self._builder = Builder(self, recall, when if self._followed is None else Schedule(None), progress)
+            self._builder.wrote()
+        return self._builder
+
+    def close(self) -> None:
+        """Let go of rows, file and folder. Searches under way finish; any later call raises Closed. Twice is no error.
+
+        A build in the background is given up at the end of its phase, with nothing changed.
+        """
+        if self._builder is not None:
+            self._builder.stop()
+        with self._lock:
+            home = self._store
+            self._generation = self._file = self._store = self._followed = None
+            if home is not None:
+                home.close()

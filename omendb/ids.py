@@ -107,6 +107,13 @@ class Ids:
             return Ids(self.kind, self._column.take(rows))
         return Ids(self.kind, Column.of(self._column.values[rows]))
 
+    def apart(self) -> Ids:
+        """The same ids as the beginning of a history of their own, to be written by another thread. Cost: O(rows)."""
+        ids = Ids(self.kind, self._column)
+        if self.kind != "row":
+            ids._row_of()
+        return ids
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `restore` needs."""
         return self._column.arrays() if isinstance(self._column, Texts) else {"numbers": self._column.values}
