@@ -68,6 +68,19 @@ def writes(
 
 
 @app.command()
+def background(
+    data: Data = None,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    out: Out = None,
+) -> None:
+    """Latencies of searches and inserts while a graph is built in the background, beside the idle ones."""
+    from . import background as bench
+
+    raise typer.Exit(bench.report(data, threads=threads, rounds=rounds, out=out, unset=UNSET))
+
+
+@app.command()
 def large(
     data: Data = None,
     rows: Annotated[int, typer.Option(help="So many rows, made from the largest uint8 set under l2.", min=1)] = 1_000_000,
@@ -165,6 +178,50 @@ def kernels(
             raise typer.Exit(bench.predict(predict, shape or "1000000x128"))
         sizes = {"shape": shape or "20000x128", "threads": threads, "rounds": rounds, "scale": peaks}
         raise typer.Exit(bench.report(backends=backend, ops=op, **sizes, out=out, resume=resume, unset=UNSET))
+
+
+@app.command()
+def scale(
+    rows: Annotated[int, typer.Option(help="Of the point that all axes go through.", min=10)] = 20_000,
+    dim: Annotated[int, typer.Option(min=1)] = 64,
+    n: Annotated[str, typer.Option(help="Row counts, with commas; empty to leave an axis out.")] = "5000,10000,20000,40000",
+    d: Annotated[str, typer.Option(help="Dimensions.")] = "32,64,128,256",
+    k: Annotated[str, typer.Option(help="Neighbours.")] = "1,10,100",
+    batch: Annotated[str, typer.Option(help="Queries at once.")] = "1,10,100,1000",
+    threads: Threads = "1,2",
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    out: Out = None,
+    resume: Resume = False,
+) -> None:
+    """Growth of builds and searches with rows, dimensions, k, batch and threads; exponents fitted to it."""
+    from . import scale as bench
+
+    base, grown = bench.Point(rows, dim), {"n": n, "d": d, "k": k, "batch": batch, "threads": threads}
+    raise typer.Exit(bench.report(base=base, grown=grown, rounds=rounds, out=out, resume=resume, unset=UNSET))
+
+
+@app.command()
+def compare(
+    before: Path,
+    after: Path,
+    most: Annotated[int, typer.Option(help="So many lines, 0 for all.", min=0)] = 40,
+    out: Out = None,
+) -> None:
+    """Two files of --out of one command: the ratios of what both measured, the largest change first."""
+    from . import compare as bench
+
+    raise typer.Exit(bench.report(before, after, most, out))
+
+
+@app.command()
+def report(
+    files: Annotated[list[Path], typer.Argument(help="Files of --out, of any commands.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+) -> None:
+    """One self-contained HTML page of these runs: tables, curves, rooflines, growth, each with its source."""
+    from . import report as bench
+
+    raise typer.Exit(bench.write(files, out))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ logging.getLogger("omendb").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    """AsyncDB when it is asked for: asyncio would take a sixth of the time that the import of this package takes."""
+    """AsyncDB, only when it is asked for: programs without it need not load asyncio."""
     if name == "AsyncDB":
         from .aio import AsyncDB
 
