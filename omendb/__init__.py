@@ -31,7 +31,7 @@ Distances and neighbours come from omendb_kernels, which knows nothing of the da
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+import typing
 
 from .db import DB
 from .errors import (
@@ -67,7 +67,7 @@ from .errors import (
 from .results import BuildReport, Record, RepairReport, SearchResults, Stats, VerifyReport
 from .snapshot import FORMAT_VERSION
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from .aio import AsyncDB
 
 __version__ = "0.1.0"
@@ -115,7 +115,7 @@ __all__ = [
 logging.getLogger("omendb").addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     """AsyncDB, only when it is asked for: programs without it need not load asyncio."""
     if name == "AsyncDB":
         from .aio import AsyncDB
