@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -329,3 +331,41 @@ def test_no_noise(capfd, caplog):
         DB.build_from_numpy(np.eye(3)).search(np.ones(3))
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+def test_use_after_close(tmp_path):
+    db, x = DB.build_from_numpy(np.eye(4, 3)), np.eye(2, 3)
+    with db as same:
+        assert same is db
+    db.close()
+    assert repr(db) == "DB(closed)"
+    uses: dict[str, Callable[[], Any]] = {
+        "add_batch": lambda: db.add_batch(x),
+        "build": lambda: db.build(x),
+        "build_index": lambda: db.build_index(),
+        "compact": lambda: db.compact(),
+        "copy": lambda: db.copy(tmp_path / "b"),
+        "delete": lambda: db.delete(0),
+        "dim": lambda: db.dim,
+        "dtype": lambda: db.dtype,
+        "get": lambda: db.get(0),
+        "ids": lambda: db.ids,
+        "insert_batch": lambda: db.insert_batch(x, min_batch=1),
+        "metric": lambda: db.metric,
+        "recall": lambda: db.recall(),
+        "refresh": lambda: db.refresh(),
+        "save": lambda: db.save(tmp_path / "a.omen"),
+        "search": lambda: db.search(x),
+        "stats": lambda: db.stats(),
+        "to_faiss": lambda: db.to_faiss(tmp_path / "a.faiss"),
+        "to_hnswlib": lambda: db.to_hnswlib(tmp_path / "a.hnsw"),
+        "upsert": lambda: db.upsert(x, ids=[1, 2]),
+        "verify": lambda: db.verify(),
+    }
+    public = {name for name in dir(DB) if not name.startswith("_")}
+    makers = {name for name in public if isinstance(inspect.getattr_static(DB, name), classmethod)}
+    assert set(uses) == public - makers - {"close"}
+    for use in (*uses.values(), lambda: len(db), lambda: 1 in db, db.__enter__):
+        with pytest.raises(omendb.Closed):
+            use()
+    assert list(tmp_path.iterdir()) == []

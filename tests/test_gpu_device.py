@@ -1,6 +1,8 @@
-"""The cupy backend on a real GPU: the contract table, arrays of the device, other streams, large offsets, whole searches.
+"""The GPU backends on a real GPU, CuPy's and Triton's: the contract table, arrays of the device, other streams, large offsets,
+whole searches.
 
-Skipped, with the reason, where there is none; `ci/gpu` runs it. tests/gpu_sim proves the same kernels without a device.
+Skipped, with the reason, where there is none; `ci/gpu` runs it. tests/gpu_sim and tests/triton_sim prove the same kernels
+without a device.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ if ABSENT is not None:
     pytest.skip(f"no cupy backend: {ABSENT}", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def backend() -> Any:
-    return importlib.import_module(dispatch.BACKENDS["cupy"])
+@pytest.fixture(scope="module", params=dispatch.DEVICES["gpu"])
+def backend(request) -> Any:
+    if why := list_backends()[request.param]:
+        pytest.skip(f"no {request.param} backend: {why}")
+    return importlib.import_module(dispatch.BACKENDS[request.param])
 
 
 @pytest.fixture(scope="module")

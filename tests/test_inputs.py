@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -357,44 +356,6 @@ def test_files_that_are_in_the_way_or_missing(tmp_path):
     with pytest.raises(omendb.NotAnIndex):
         DB.load(tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.omen"]
-
-
-def test_use_after_close(tmp_path):
-    db, x = fresh(), rows_of(2)
-    with db as same:
-        assert same is db
-    db.close()
-    assert repr(db) == "DB(closed)"
-    uses: dict[str, Callable[[], Any]] = {
-        "add_batch": lambda: db.add_batch(x),
-        "build": lambda: db.build(x),
-        "build_index": lambda: db.build_index(),
-        "compact": lambda: db.compact(),
-        "copy": lambda: db.copy(tmp_path / "b"),
-        "delete": lambda: db.delete(0),
-        "dim": lambda: db.dim,
-        "dtype": lambda: db.dtype,
-        "get": lambda: db.get(0),
-        "ids": lambda: db.ids,
-        "insert_batch": lambda: db.insert_batch(x, min_batch=1),
-        "metric": lambda: db.metric,
-        "recall": lambda: db.recall(),
-        "refresh": lambda: db.refresh(),
-        "save": lambda: db.save(tmp_path / "a.omen"),
-        "search": lambda: db.search(x),
-        "stats": lambda: db.stats(),
-        "to_faiss": lambda: db.to_faiss(tmp_path / "a.faiss"),
-        "to_hnswlib": lambda: db.to_hnswlib(tmp_path / "a.hnsw"),
-        "upsert": lambda: db.upsert(x, ids=[1, 2]),
-        "verify": lambda: db.verify(),
-    }
-    public = {name for name in dir(DB) if not name.startswith("_")}
-    makers = {name for name in public if isinstance(inspect.getattr_static(DB, name), classmethod)}
-    assert set(uses) == public - makers - {"close"}
-    for use in (*uses.values(), lambda: len(db), lambda: 1 in db, db.__enter__):
-        with pytest.raises(omendb.Closed):
-            use()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_errors_are_one_tree():
