@@ -92,7 +92,7 @@ def broken_promises(told: Told, content: str) -> list[str]:
 @pytest.mark.parametrize("way", WAYS)
 def test_every_call_fails_once(zygote, calls, request, capsys, way):
     error, mode = WAYS[way]
-    start, stride = (0, 1) if way == "EIO" or request.config.option.long else (request.config.option.seed % 3, 3)
+    start, stride = (0, 1) if way == "EIO" or request.config.option.long else (request.config.option.seed % 5, 5)
     found, errors, hit = {}, 0, 0
     for at in range(start, calls, stride):
         told, content = live(zygote, fail=(at, error, mode))
@@ -121,7 +121,7 @@ def test_files_that_may_not_grow(zygote, rng):
 
 def test_the_disk_after_a_failed_sync(zygote, calls, pool, request, capsys):
     """A sync that fails takes the data before it along: power failures on top of that."""
-    total, syncs, every = Report(), 0, 1 if request.config.option.long else 5
+    total, syncs, every = Report(), 0, 1 if request.config.option.long else 9
     for at in range(calls):
         with tempfile.TemporaryDirectory(dir=fast_folder()) as scratch:
             folder, log = Path(scratch, "data"), Path(scratch, "log")

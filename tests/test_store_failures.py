@@ -13,7 +13,7 @@ import pytest
 from store_sets import DIM, assert_same, files, rows, sample
 
 import omendb
-from omendb import DB, store
+from omendb import DB, journal, publish, store
 
 
 class Interrupter:
@@ -155,6 +155,26 @@ def test_after_a_failed_sync_the_handle_only_reads(tmp_path, rng):
     with DB.open(folder) as db:
         assert len(db) == 100
         db.add_batch(rows(rng, 5))
+
+
+def test_names_are_synced_whoever_made_them(tmp_path, monkeypatch):
+    """The folder's by whoever fills it; the log's at every opening: SQLite syncs it once, and passes over a failure."""
+    folder = tmp_path / "db"
+    for home, target, made in ((store, tmp_path, False), (journal, folder, True)):
+
+        def broken(path: Path, target: Path = target, real: Any = publish.sync_folder) -> None:
+            if path == target:
+                raise OSError(5, "Input/output error")
+            real(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(home, "sync_folder", broken)
+            for _ in range(2):  # a failure is not forgotten because the folder is there now
+                with pytest.raises(omendb.StorageError, match="Input/output error"):
+                    DB.open(folder)
+                assert (folder.exists(), store.is_folder(folder)) == (True, made)
+    with DB.open(folder) as db:
+        db.add_batch(np.ones((1, DIM)))
 
 
 def test_a_snapshot_that_cannot_be_written_costs_no_write(tmp_path, rng, monkeypatch, caplog):

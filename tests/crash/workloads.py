@@ -193,12 +193,18 @@ class Folder:
         return found
 
     def content(self, db: Any) -> str:
-        """All rows in their order; searches find them."""
-        records = [db.get(key) for key in db.ids.tolist()]
-        if records:
-            some = records[:: max(1, len(records) // 4)]
-            assert db.search(np.stack([record.vector for record in some]), 1, exact=True).ids.tolist() == [[r.id] for r in some]
-        return told([(record.id, (record.vector.tobytes(), json.dumps(record.metadata))) for record in records])
+        """All rows in their order, as they lie there; some are asked for by id, and searched."""
+        keys, now = db.ids.tolist(), db._now
+        rows = now.live_rows
+        lines = now.points.vectors[rows].native() if keys else []
+        metadata = [now.metadata_at(row) for row in rows.tolist()]
+        step = max(1, len(keys) // 4)
+        for key, line, fact in list(zip(keys, lines, metadata, strict=True))[::step]:
+            record = db.get(key)
+            assert (record.id, record.vector.tobytes(), record.metadata) == (key, line.tobytes(), fact)
+        if keys:
+            assert db.search(lines[::step], 1, exact=True).ids.tolist() == [[key] for key in keys[::step]]
+        return told([(key, (line.tobytes(), json.dumps(fact))) for key, line, fact in zip(keys, lines, metadata, strict=True)])
 
     def random(self, rng: np.random.Generator, rows: dict[int, Row], count: int, durability: str = "full") -> list[Step]:
         """Steps for a folder that holds `rows` and is not open; so many between the first open and the last close."""
