@@ -51,6 +51,7 @@ def report(
                 with tempfile.TemporaryDirectory(prefix="bench-ann-") as home:
                     whole = measure(data, own, fit, rounds, builds, Path(home), record)
             show(whole)
+        record.write(finished=True)
     return 0
 
 

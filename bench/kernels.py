@@ -60,6 +60,7 @@ def report(
                 for name, result in timed(call, names, clocks, workers, rounds, first[op], peaks).items():
                     record.put(key(op, size, name), {"op": op, "shape": str(size), "backend": name, **result})
             show(size, [one for one in record.results.values() if one["shape"] == str(size)])
+        record.write(finished=True)
     return 0
 
 
@@ -91,12 +92,11 @@ def ops_of(words: str) -> list[str]:
 # ---- the gate -----------------------------------------------------------------------------------------------------------
 
 
-def witness(name: str) -> Any:
-    """What a backend's answer must equal: numpy's; for numpy itself numba's, and the slow oracle's where that is absent."""
+def witness(name: str) -> str:
+    """Whose answer a backend's must equal: numpy's; for numpy itself numba's, and the slow oracle's where that is absent."""
     if name != "numpy":
-        return dispatch.load("numpy")
-    numba = dispatch.load("numba")
-    return reference if isinstance(numba, str) else numba
+        return "numpy"
+    return "reference" if isinstance(dispatch.load("numba"), str) else "numba"
 
 
 def gated(
@@ -106,19 +106,18 @@ def gated(
     first: dict[str, dict[str, Any]] = {}
     for op, call in asked.items():
         first[op] = {}
-        answers: dict[Any, Any] = {}
+        answers: dict[str, Any] = {}
         for name in names:
-            backend, clock = dispatch.load(name), clocks[name]
-            first[op][name], found = first_call(moved(call, clock), backend, clock, threads)
-            answers[backend] = clock.host(found)
+            first[op][name], found = first_call(moved(call, clocks[name]), dispatch.load(name), clocks[name], threads)
+            answers[name] = clocks[name].host(found)
         for name in names:
             judge = witness(name)
             if judge not in answers:
-                answers[judge] = call.on(judge, threads) if judge is not reference else oracle(call)
-            if trouble := difference(call, answers[dispatch.load(name)], answers[judge]):
-                by = "its bound" if call.name == "pairwise float32" else judge.NAME if judge is not reference else "the oracle"
+                answers[judge] = oracle(call) if judge == "reference" else call.on(dispatch.load(judge), threads)
+            if trouble := difference(call, answers[name], answers[judge]):
+                by = "its bound" if call.name == "pairwise float32" else judge
                 return first, f"{op} of {name} is not what {by} tells: {trouble}"
-        first[op]["work"] = call.work(answers[dispatch.load(names[0])])
+        first[op]["work"] = call.work(answers[names[0]])
     return first, ""
 
 

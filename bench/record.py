@@ -84,8 +84,8 @@ class Record:
             theirs = {"command": before["command"], "options": before.get("options"), **before["stamp"]}
             if differ := [key for key, value in mine.items() if json.loads(json.dumps(value)) != theirs.get(key)]:
                 sys.exit(f"{out} cannot be resumed: other {' and '.join(differ)}; give another --out, or no --resume")
-            self.results = {one["key"]: one for one in before["results"]}
-            self.told["stamp"] = before["stamp"]
+            self.results = {one["key"]: one for one in before.pop("results")}
+            self.told = before
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The result of that key, from now or before."""
@@ -112,4 +112,3 @@ class Record:
             kept = f"kept in {self.out}: --resume goes on" if self.out else "without --out nothing is kept"
             print(f"\ninterrupted: {len(self.results)} results, {kept}", flush=True)
             raise SystemExit(INTERRUPTED) from None
-        self.write(finished=True)

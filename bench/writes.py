@@ -57,8 +57,8 @@ def report(
     print(table(["threads", *(f"{kind} rows/s" for kind in appended[workers[0]])], lines), flush=True)
     kept = {count: durable(count, size) for count in workers}
     show_durable(kept, size)
-    everything = {**facts, "set": data.name, "insert": inserted, "append": appended, "durable": kept}
-    save(out, "writes", everything, facts["peers"])
+    told = {"insert": inserted, "append": {count: {"rows_per_second": one} for count, one in appended.items()}, "durable": kept}
+    save(out, "writes", {**facts, "set": data.name, **told}, facts["peers"])
     return 0
 
 
