@@ -225,6 +225,23 @@ def test_a_bad_write_fails_alone(rng, tmp_path, transactions):
     assert len(transactions) == 3
 
 
+def test_the_first_rows_decide_for_those_behind_them(tmp_path):
+    async def main() -> list[Any]:
+        async with await AsyncDB.open(tmp_path / "db") as db:
+            with db.db._lock:
+                calls = [
+                    db.insert([1, 2], ids="a"),
+                    db.insert([1, 2, 3], ids="b"),
+                    db.insert([1, 2], ids=5),
+                    db.insert([3, 4], ids="c"),
+                ]
+                tasks = await held_up(db, db.delete([]), *calls)
+            return await settled(*tasks)
+
+    nothing, first, shape, kind, last = asyncio.run(main())
+    assert (nothing, first, type(shape), type(kind), last) == (0, "a", omendb.WrongShape, omendb.InvalidIds, "c")
+
+
 def test_where_the_transaction_fails_all_of_it_do(rng, tmp_path, monkeypatch):
     x = rows(rng, 21)
 

@@ -112,10 +112,8 @@ def test_without_writes_it_is_build_index(rng, make, tmp_path):
 @pytest.mark.parametrize("snapshot", ["compact", "due", "large"])
 def test_snapshots_between_take_nothing_away(rng, tmp_path, monkeypatch, kind, snapshot):
     """A snapshot numbers rows anew, and empties the journal."""
-    if snapshot == "due":
-        monkeypatch.setattr("omendb.store.JOURNAL", 20_000)
-    if snapshot == "large":
-        monkeypatch.setattr("omendb.store.JOURNAL", 2_000)
+    monkeypatch.setattr("omendb.store.SHARE", 1 << 40)
+    monkeypatch.setattr("omendb.store.JOURNAL", {"compact": 1 << 30, "due": 4_000, "large": 400}[snapshot])
     seed = int(rng.integers(2**32))
 
     def act(db: DB) -> None:
