@@ -27,13 +27,17 @@ class Axis(NamedTuple):
         return f"{self.name} ({self.unit})"
 
 
-def lines(identity: str, title: str, x: Axis, y: Axis, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """A figure: one line with marks for each series of (x, y)."""
+def lines(
+    identity: str, title: str, x: Axis, y: Axis, series: Mapping[str, Sequence[tuple[float, float]]], known: Sequence[str] = ()
+) -> str:
+    """A figure: one line with marks for each series of (x, y). known: names in the order of colours, else those of `series`."""
+    place_of = {name: place for place, name in enumerate(known or series)}
     points = [point for some in series.values() for point in some]
     across, columns = _scale([point[0] for point in points], x.log, LEFT, WIDTH - RIGHT)
     up, rows = _scale([point[1] for point in points], y.log, HEIGHT - BOTTOM, TOP)
     parts = [_grid(across, columns, up, rows), _titles(x, y)]
-    for place, (name, some) in enumerate(series.items()):
+    for name, some in series.items():
+        place = place_of[name]
         style = f'class="line c{place % COLOURS}" stroke-dasharray="{_dash(place)}"'
         path = " ".join(f"{across(a):.1f},{up(b):.1f}" for a, b in some)
         marks = "".join(
@@ -42,12 +46,7 @@ def lines(identity: str, title: str, x: Axis, y: Axis, series: Mapping[str, Sequ
             for a, b in some
         )
         parts.append(f'<polyline {style} points="{path}"/>{marks}')
-    legend = "".join(
-        '<li><svg class="key" viewBox="0 0 26 10" aria-hidden="true">'
-        f'<line class="line c{place % COLOURS}" x1="1" x2="25" y1="5" y2="5" stroke-dasharray="{_dash(place)}"/></svg>'
-        f"{escape(name)}</li>"
-        for place, name in enumerate(series)
-    )
+    legend = "".join(f"<li>{_key(place_of[name])}{escape(name)}</li>" for name in series)
     return _figure(identity, title, HEIGHT, "".join(parts), x, y, f"<ul>{legend}</ul>")
 
 
@@ -84,6 +83,12 @@ def _figure(identity: str, title: str, height: int, drawn: str, x: Axis, y: Axis
     head = f'<figure id="{identity}"{units}><figcaption>{escape(title)}</figcaption>'
     chart = f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{drawn}</svg>'
     return f"{head}{chart}{legend}</figure>"
+
+
+def _key(place: int) -> str:
+    """Of a legend."""
+    line = f'<line class="line c{place % COLOURS}" x1="1" x2="25" y1="5" y2="5" stroke-dasharray="{_dash(place)}"/>'
+    return f'<svg class="key" viewBox="0 0 26 10" aria-hidden="true">{line}</svg>'
 
 
 def _dash(place: int) -> str:

@@ -13,6 +13,7 @@ from .compare import source
 from .curves import LEVELS, PERCENTILES, at_recall
 from .measurements import measurements
 from .record import read
+from .scale import CASES
 from .tables import number, ratio
 
 STYLE = """
@@ -207,12 +208,12 @@ def scale(page: Page, told: dict[str, Any]) -> None:
             [one["case"], *(f"{1e3 * point['seconds']:,.4g}" for point in one["points"]), f"{one['exponent']:.2f}"]
             for one in grown["results"]
         ]
-        head = ["ms, of a build or a query", *(f"{size:,} {grown['unit']}" for size in sizes), "fitted exponent"]
+        head = ["ms, of a build or a query", *(f"{size:,}" for size in sizes), "fitted exponent"]
         page.table(f"Growth with {grown['axis']} ({grown['unit']})", head, rows)
 
 
 def _growth_chart(title: str, x: Axis, y: Axis, series: dict[str, list[tuple[float, float]]]) -> Callable[[str], str]:
-    return lambda identity: lines(identity, title, x, y, series)
+    return lambda identity: lines(identity, title, x, y, series, CASES)
 
 
 SECTIONS: dict[str, Callable[[Page, dict[str, Any]], None]] = {"ann": ann, "kernels": kernels, "scale": scale}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from bench_runs import make_set, measured
 
-from bench import charts, compare, report
+from bench import ann, charts, compare, report
 from bench.charts import Axis
 from bench.measurements import measurements
 
@@ -29,7 +29,8 @@ def runs(tmp_path_factory):
     home = tmp_path_factory.mktemp("runs")
     make_set(home / "data" / "tiny", np.random.default_rng())
     ops = ("--shape", "700x24", "--op", "lengths,nearest", "--rounds", 2, "--peaks", 0.003)
-    measured(home / "ann.json", "ann", "--data", home / "data", "--peers", "", "--rounds", 1, "--builds", 1)
+    options = {"sets": "", "peers": "", "threads": "1", "rounds": 1, "builds": 1, "resume": False}
+    assert ann.report(home / "data", **options, out=home / "ann.json", unset={}) == 0
     measured(home / "kernels.json", "kernels", *ops)
     measured(home / "scale.json", "scale", "--rows", 300, "--dim", 8, *AXES, "--rounds", 1)
     measured(home / "exact.json", "exact", "--data", home / "data", "--oracle", 2, "--rounds", 1)
