@@ -141,6 +141,28 @@ def test_snapshots_between_take_nothing_away(rng, tmp_path, monkeypatch, kind, s
         assert again.search(queries, 30, exact=True).ids.tolist() == wanted.ids.tolist()
 
 
+@pytest.mark.parametrize("kind", ["int", "str"])
+def test_catching_up_disturbs_no_reader(rng, make, monkeypatch, kind):
+    """The build knows an id by an earlier row of its than the database, which it shares nothing with that would tell."""
+    monkeypatch.setattr(background, "FEW", 0)
+    key: Any = 5_000 if kind == "int" else "again"
+    seen: list[bool] = []
+    with make("db") as db:
+        filled(db, rng, kind)
+
+        def progress(phase: str, *_: int) -> None:
+            if phase == "prune" and key not in db:
+                db.add_batch(rows(rng, 1), ids=[key])
+                db.delete(key)
+                db.add_batch(rows(rng, 1), ids=[key])
+            if phase == "catch up":
+                seen.append(key in db)
+
+        builder_of(db).build(0.9, progress)
+        assert seen == [True] * 3
+        assert key in db
+
+
 @pytest.mark.parametrize("left", [0, 3])
 def test_all_rows_may_go_meanwhile(rng, make, tmp_path, left):
     with make("db") as db:
