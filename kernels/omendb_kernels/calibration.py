@@ -22,7 +22,7 @@ import platformdirs
 from . import dispatch, machine
 from .arrays import Rows
 from .contract import Backend, CodeRows
-from .cost import KINDS, LATENCY, SCORED, Amounts, Profile, coding, finish, scan
+from .cost import KINDS, LATENCY, MATRIX_CALLS, SCORED, Amounts, Profile, coding, finish, scan
 from .errors import OutOfDeviceMemory
 from .graph import DEFAULT, Graph, build
 from .metrics import METRICS
@@ -190,7 +190,7 @@ def _calls(ops: Backend, graph: Graph) -> list[Call]:
 def _matrix(m: float, n: float, d: float, precision: str) -> Amounts:
     if precision == "exact":
         return Amounts(streamed=4 * m * n, float64=m * n * d)
-    return Amounts(streamed=12 * m * n + 12 * d * (m + n), float32=2 * m * n * d)
+    return Amounts(calls=MATRIX_CALLS, streamed=12 * m * n + 12 * d * (m + n), float32=2 * m * n * d)
 
 
 def disproof(ops: Backend, host: Backend) -> str:

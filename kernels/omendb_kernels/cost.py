@@ -18,6 +18,7 @@ FINISHED = 0.4  # of the rows that a scan or a search keeps, those that are look
 # that a row of a build is compared with, candidates of both of its prunings; rows of a build for each call of an op.
 SCORED, ROWS_A_CALL = 18.0, 5_000.0
 LEAF_ROWS, LEADERS, PRUNED = 5_700.0, 1_770.0, 91.0
+MATRIX_CALLS = 4.0  # what a matrix product with its passes is beside other calls
 LATENCY = 256.0  # of a row read at random, in bytes
 ENCODED = 4.0  # coding a value, in values of an exact distance
 
@@ -136,7 +137,8 @@ def amounts(sizes: Sizes) -> Amounts:
     """What a call does. ValueError for an op that is not known."""
     op, m, n, d, k, width, item, coded, _ = sizes
     if op == "pairwise":
-        return Amounts(streamed=12.0 * m * n + 3.0 * item * d * (m + n), float32=2.0 * m * n * d)  # several passes
+        passes = Amounts(calls=MATRIX_CALLS, streamed=12.0 * m * n + 3.0 * item * d * (m + n))
+        return passes._replace(float32=2.0 * m * n * d)
     if op == "exact_pairwise":
         return Amounts(streamed=4.0 * m * n, float64=float(m) * n * d)
     if op == "rerank":

@@ -28,7 +28,9 @@ from .points import PointSet
 QUERY_BLOCK = 1024  # bounds the memory of one round
 WIDEN = 8
 SCAN_SHARE = 8  # past n / 8 kept rows a full scan is cheaper than another round
-CODED_ROWS = 1024  # below this many allowed rows codes save nothing
+CODED_ROWS = 1024  # below this many allowed rows codes save nothing, as long as queries have no more than
+SCANNED_VALUES = 1 << 21  # to look at together (a round with codes takes some 250 us in any case),
+KEPT_SHARE = 4  # or rows are no more than so many times what a round keeps
 
 
 @dataclass
@@ -82,13 +84,18 @@ def search(
     allowed = len(points) if mask is None else int(np.count_nonzero(mask))
     for start, stop in blocks(len(queries), QUERY_BLOCK):
         here, block = slice(start, stop), queries[start:stop]
-        if points.codec is None or (allowed <= CODED_ROWS and exact):
+        if points.codec is None or (exact and _few(allowed, len(block) * allowed * points.dim, k)):
             distances[here], ids[here] = scan(points.vectors, points.lengths, block, k, points.metric, mask, threads)
             proof.add_block(np.full(len(block), allowed, np.int64))
             proof.certified_first += len(block)
         else:
             distances[here], ids[here] = _block(points, block, k, mask, allowed, exact, threads, proof)
     return distances, ids, proof
+
+
+def _few(allowed: int, values: int, k: int) -> bool:
+    """Whether a scan in float64 is quicker than a round with codes."""
+    return allowed <= CODED_ROWS and (values <= SCANNED_VALUES or allowed <= KEPT_SHARE * first_keep(k))
 
 
 def _block(
