@@ -61,6 +61,12 @@ EXPECTED = [
     *((name, BATCH, False, "numba host") for name in ("H100", "L4", "consumer card")),
     *((name, BUILD, False, "cupy upload") for name in ("H100", "L4", "consumer card", "2 GB free")),
     *((name, MANY_WANTED, True, "cupy resident") for name in ("H100", "L4", "consumer card")),
+    # A mask that allows few rows makes a scan small and a graph's pool large.
+    *((name, ONE_SCAN._replace(allowed=1000), True, "numba host") for name in ("H100", "L4", "consumer card", "2 GB free")),
+    *((name, SCAN._replace(allowed=500_000), False, "cupy upload") for name in ("H100", "L4", "consumer card")),
+    *((name, SCAN._replace(allowed=100), False, "numba host") for name in ("H100", "L4", "laptop", "small VM", "server")),
+    ("H100", BATCH._replace(m=100), True, "numba host"),
+    ("H100", BATCH._replace(m=100, allowed=20_000), True, "cupy resident"),
     ("H100", LISTED, False, "numba host"),
     ("H100", LISTED, True, "cupy resident"),
     ("H100", MATRIX, False, "cupy upload"),
@@ -116,6 +122,16 @@ def test_corrections_turn_a_plan_and_are_told():
     left = next(option for option in after.alternatives if option.backend == "cupy")
     assert left.seconds == pytest.approx(4 * before.seconds)
     assert "4 times what was predicted" in left.reason
+
+
+def test_fewer_rows_allowed_take_less_to_scan_and_more_to_walk():
+    profile = machine("laptop")[0]
+    scans, walks = (
+        [seconds(amounts(sizes._replace(allowed=allowed)), profile) for allowed in (-1, 500_000, 50_000, 5_000)]
+        for sizes in (SCAN, BATCH)
+    )
+    assert scans == sorted(scans, reverse=True)
+    assert walks == sorted(walks)
 
 
 def test_the_first_of_equals_is_taken():

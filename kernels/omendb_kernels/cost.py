@@ -28,7 +28,8 @@ class Sizes(NamedTuple):
 
     op: pairwise (by a matrix product), exact_pairwise, rerank, scan (every row in float64), knn, search_graph, build_graph.
     m queries, n points of d dimensions, `item` bytes a value; k wanted; width: candidates of a re-ranking, places of a search's
-    pool. coded: the points have codes. here: the queries are on the device, where the answer stays.
+    pool. coded: the points have codes. here: the queries are on the device, where the answer stays. allowed: rows that a mask
+    allows, -1 without one.
     """
 
     op: str
@@ -40,6 +41,12 @@ class Sizes(NamedTuple):
     item: int = 4
     coded: bool = True
     here: bool = False
+    allowed: int = -1
+
+    @property
+    def scanned(self) -> int:
+        """Points that are looked at where all that are allowed are."""
+        return self.n if self.allowed < 0 else self.allowed
 
     @property
     def code_dim(self) -> int:
@@ -58,7 +65,7 @@ class Sizes(NamedTuple):
     def query_bytes(self) -> int:
         """What comes to a device for this call only, and goes back."""
         answer = 4 * self.m * self.n if self.op in ("pairwise", "exact_pairwise") else 12 * self.m * self.k
-        return self.m * (self.d * self.item + 4 * self.width) + answer
+        return self.m * (self.d * self.item + 4 * self.width) + answer + (0 if self.allowed < 0 else self.n)
 
 
 class Amounts(NamedTuple):
@@ -135,7 +142,7 @@ def coding(n: float, d: float, item: float) -> Amounts:
 
 def amounts(sizes: Sizes) -> Amounts:
     """What a call does. ValueError for an op that is not known."""
-    op, m, n, d, k, width, item, coded, _ = sizes
+    op, m, n, d, k, width, item, coded, _, allowed = sizes
     if op == "pairwise":
         passes = Amounts(calls=MATRIX_CALLS, streamed=12.0 * m * n + 3.0 * item * d * (m + n))
         return passes._replace(float32=2.0 * m * n * d)
@@ -144,12 +151,14 @@ def amounts(sizes: Sizes) -> Amounts:
     if op == "rerank":
         return finish(m, width, d, item)
     if op == "scan":
-        return finish(m, n, d, item)
+        return finish(m, sizes.scanned, d, item)
     if op == "knn":
         kept = 2 * k + 32
         prepared = coding(m if coded else m + n, d, item)
-        return prepared + scan(m, n, sizes.code_dim, kept) + finish(m, FINISHED * kept, d, item)
+        return prepared + scan(m, sizes.scanned, sizes.code_dim, kept) + finish(m, FINISHED * kept, d, item)
     if op == "search_graph":
+        if 0 < allowed < n:  # the pool is made larger
+            width = min(n, width * n // allowed)
         looked = SCORED * width * m
         walk = Amounts(walked=looked, gathered=looked * (sizes.code_dim + 4 + LATENCY))
         return walk + coding(m, d, item) + finish(m, FINISHED * width, d, item)

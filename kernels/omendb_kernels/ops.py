@@ -210,7 +210,7 @@ def _knn(
     def run() -> tuple[Float32s, Int64s, Proof]:
         return exact_search.search(base, found, k, allowed, exact=exact, threads=workers)
 
-    sizes = Sizes("knn", len(found), len(base), base.dim, k, item=base.vectors.data.itemsize)
+    sizes = Sizes("knn", len(found), len(base), base.dim, k, item=base.vectors.data.itemsize, allowed=_count(allowed))
     return planned(sizes, run, holder=base, arrays=lambda: base.arrays, threads=workers)
 
 
@@ -227,7 +227,13 @@ def _knn_of_rows(
         return exact_search.search(points, queries, k, mask, exact=exact, threads=threads)
 
     op, item = "scan" if direct else "knn", base.data.itemsize
-    return planned(Sizes(op, len(queries), len(base), base.dim, k, item=item, coded=False), run, threads=threads)
+    sizes = Sizes(op, len(queries), len(base), base.dim, k, item=item, coded=False, allowed=_count(mask))
+    return planned(sizes, run, threads=threads)
+
+
+def _count(mask: NDArray[np.bool_] | None) -> int:
+    """Rows that are allowed, about: calls of like masks are calls of the same sizes."""
+    return -1 if mask is None else 1 << int(np.count_nonzero(mask)).bit_length() >> 1
 
 
 def _scanned(
@@ -338,7 +344,8 @@ def search_graph(
         return search_lists(graph, points, found, k, allowed, places, threads=workers)
 
     width = beam_for(graph, k, places)
-    sizes = Sizes("search_graph", len(found), len(points), points.dim, k, width, points.vectors.data.itemsize)
+    item = points.vectors.data.itemsize
+    sizes = Sizes("search_graph", len(found), len(points), points.dim, k, width, item, allowed=_count(allowed))
     return planned(sizes, run, holder=graph, arrays=lambda: _arrays_of(graph, points), threads=workers)
 
 
