@@ -43,13 +43,14 @@ def ann(
     threads: Threads = "1",
     rounds: int = 5,
     builds: Annotated[int, typer.Option(help="How often ours is built, before and after the peers.", min=1)] = 3,
+    masks: Annotated[str, typer.Option(help="Per cents of rows that random masks allow; empty for none.")] = "50,10,1,.1",
     out: Out = None,
     resume: Resume = False,
 ) -> None:
     """Graph indexes: build time and memory, queries a second at equal recall, latency, beside other libraries."""
     from . import ann as bench
 
-    options = {"sets": sets, "peers": peers, "threads": threads, "rounds": rounds, "builds": builds}
+    options = {"sets": sets, "peers": peers, "threads": threads, "rounds": rounds, "builds": builds, "masks": masks}
     raise typer.Exit(bench.report(data, **options, out=out, resume=resume, unset=UNSET))
 
 
@@ -198,6 +199,20 @@ def scale(
 
     base, grown = bench.Point(rows, dim), {"n": n, "d": d, "k": k, "batch": batch, "threads": threads}
     raise typer.Exit(bench.report(base=base, grown=grown, rounds=rounds, out=out, resume=resume, unset=UNSET))
+
+
+@app.command()
+def databases(
+    rows: Annotated[int, typer.Option(min=100)] = 20_000,
+    dim: Annotated[int, typer.Option(min=1)] = 128,
+    batch: Annotated[int, typer.Option(help="Rows that are added at a time.", min=1)] = 1000,
+    peers: Annotated[str, typer.Option(help="Of sqlite-vec, chromadb, lancedb, qdrant; with commas.")] = "",
+    out: Out = None,
+) -> None:
+    """Embedded databases: rows a second that are kept, one query at a time, recall; each at the durability it states."""
+    from . import databases as bench
+
+    raise typer.Exit(bench.report(rows=rows, dim=dim, batch=batch, peers=peers, out=out, unset=UNSET))
 
 
 @app.command()

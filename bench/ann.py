@@ -16,6 +16,7 @@ from .build import Built, build, load_or_build
 from .curves import EFFORTS, LEVELS, K, at_recall, curves, singles
 from .header import counts, header
 from .index import Index, Ours
+from .masks import masked, shares
 from .record import Record
 from .sets import DataSet
 from .tables import show
@@ -31,15 +32,18 @@ def report(
     threads: str,
     rounds: int,
     builds: int,
+    masks: str,
     out: Path | None,
     resume: bool,
     unset: Mapping[str, str],
 ) -> int:
     """Print tables a set, write JSON; 1 when the gate is red, and then no time of that set."""
-    names, workers, wanted = libraries.chosen(peers), counts(threads), data_sets.chosen(folder, sets)
+    names, workers, allowed = libraries.chosen(peers), counts(threads), shares(masks)
+    wanted = data_sets.chosen(folder, sets)
     facts = {**header(unset, workers, libraries.versions(names)), "k": K}
     chosen = {"sets": [[data.name, *data.base.shape] for data in wanted], "peers": names}
-    record = Record("ann", out, {**chosen, "threads": workers, "rounds": rounds, "builds": builds}, facts, resume=resume)
+    options = {**chosen, "threads": workers, "rounds": rounds, "builds": builds, "masks": allowed}
+    record = Record("ann", out, options, facts, resume=resume)
     with record.interruptible():
         for data in wanted:
             if not (whole := record.get(data.name)) or len(whole["runs"]) < len(workers):
@@ -49,7 +53,7 @@ def report(
                     return 1
                 fit = [name for name in names if data.metric in libraries.PEERS[name].metrics]
                 with tempfile.TemporaryDirectory(prefix="bench-ann-") as home:
-                    whole = measure(data, own, fit, rounds, builds, Path(home), record)
+                    whole = measure(data, own, fit, rounds, builds, allowed, Path(home), record)
             show(whole)
         record.write(finished=True)
     return 0
@@ -81,8 +85,9 @@ def gate(data: DataSet, own: dict[int, Ours]) -> str:
 
 
 def measure(
-    data: DataSet, own: dict[int, Ours], names: list[str], rounds: int, builds: int, home: Path, record: Record
-) -> dict[str, Any]:
+    data: DataSet, own: dict[int, Ours], names: list[str], rounds: int, builds: int, allowed: list[float], home: Path,
+    record: Record,
+) -> dict[str, Any]:  # fmt: skip
     """Everything about one set, for JSON, kept after each thread count; counts that are in the record already are not measured
     again. Ours is searched where it was built, peers as loaded from what a child saved."""
     np.save(home / "base.npy", data.base)
@@ -99,7 +104,8 @@ def measure(
             indexes[name] = load_or_build(name, data.base, data.metric, count, home / f"{name}-{count}")
         found = {kind: curves(data, queries, indexes, count, rounds) for kind, queries in data.asked.items()}
         single = None if runs else singles(data, indexes, found["queries"])  # one thread, whatever built it: once is enough
-        runs.append({"threads": count, "build": built, "curves": found, "at_recall": levels(found), "single": single})
+        told = {"build": built, "curves": found, "at_recall": levels(found), "single": single}
+        runs.append({"threads": count, **told, "masks": masked(data, ours, allowed, count, rounds)})
         record.put(data.name, {**result, "runs": runs, "speedups": speedups(runs)})
     found = record.get(data.name)
     assert found is not None

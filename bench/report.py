@@ -138,6 +138,8 @@ def ann(page: Page, told: dict[str, Any]) -> None:
                     for name, one in run["single"].items()
                 ]
                 page.table("One query at a time, at each index's effort for a recall of .95", head, rows)
+            if run["masks"]:
+                _masks(page, run["masks"])
 
 
 def _recall_chart(kind: str, shape: str, curves: dict[str, Any]) -> Callable[[str], str]:
@@ -157,6 +159,15 @@ def _speeds(page: Page, title: str, curves: dict[str, Any]) -> None:
         rows.append(row)
     head = [cell for level in LEVELS for cell in (f"at {level}, queries/s", "ours / peer")]
     page.table(title, ["index", *head], rows)
+
+
+def _masks(page: Page, found: dict[str, Any]) -> None:
+    rows = [
+        [share, f"{one['rows']:,}", number(one["tuned"]["qps"]), f"{one['tuned']['recall']:.4f}", number(one["exact"]["qps"])]
+        for share, one in found.items()
+    ]
+    head = ["allowed", "rows", "tuned beam, queries/s", "recall", "certified exact, queries/s"]
+    page.table("Some rows allowed by a random mask, ours", head, rows)
 
 
 def _builds(page: Page, built: dict[str, Any]) -> None:
@@ -216,4 +227,20 @@ def _growth_chart(title: str, x: Axis, y: Axis, series: dict[str, list[tuple[flo
     return lambda identity: lines(identity, title, x, y, series, CASES)
 
 
-SECTIONS: dict[str, Callable[[Page, dict[str, Any]], None]] = {"ann": ann, "kernels": kernels, "scale": scale}
+def databases(page: Page, told: dict[str, Any]) -> None:
+    rows = [
+        [one["name"], number(one["rows_per_second"]), f"{one['open']['seconds']:.3f}", *(number(us) for us in one["us"]),
+         f"{one['recall']:.4f}", one["durability"]]
+        for one in told["results"]
+    ]  # fmt: skip
+    head = ["database", "kept, rows/s", "open, s", "p50, us", "p99, us", "recall", "durability"]
+    size = f"{told['rows']:,} x {told['dim']} float32, l2, {told['batch']:,} a batch"
+    page.table(f"Embedded databases, {size}; one query at a time", head, rows)
+
+
+SECTIONS: dict[str, Callable[[Page, dict[str, Any]], None]] = {
+    "ann": ann,
+    "databases": databases,
+    "kernels": kernels,
+    "scale": scale,
+}

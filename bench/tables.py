@@ -42,6 +42,8 @@ def show(result: dict[str, Any]) -> None:
             print(f"\n  batch of {kind}: QPS at recall@10, ours / peer\n{speeds(curves)}")
         if run["single"]:
             print(f"\n  one query at a time: microseconds, peer / ours\n{latencies(run['single'])}")
+        if run["masks"]:
+            print(f"\n  some rows allowed: ours at its tuned beam, and certified exact\n{masks(run['masks'])}")
         print(f"\n{own(run)}", flush=True)
     for name, factors in result["speedups"].items():
         cells = ", ".join(f"{what} {number(value, '.2f')}x" for what, value in factors.items())
@@ -83,6 +85,15 @@ def latencies(single: dict[str, Any]) -> str:
         lines.append(line)
     head = [cell for share in PERCENTILES for cell in (f"p{share}", "")]
     return table(["", "effort", "recall", *head], lines)
+
+
+def masks(found: dict[str, Any]) -> str:
+    """Queries a second and recall by the share that is allowed."""
+    lines = [
+        [share, f"{one['rows']:,}", number(one["tuned"]["qps"]), f"{one['tuned']['recall']:.4f}", number(one["exact"]["qps"])]
+        for share, one in found.items()
+    ]
+    return table(["allowed", "rows", "QPS", "recall", "exact QPS"], lines)
 
 
 def own(run: dict[str, Any]) -> str:

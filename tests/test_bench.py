@@ -11,7 +11,7 @@ from bench_runs import bench, make_set, measured
 
 import omendb
 from bench import ann as bench_ann
-from bench import scale, sets
+from bench import databases, scale, sets
 from bench.index import Ours
 from bench.record import Record
 
@@ -23,12 +23,17 @@ def folder(tmp_path, rng):
     return tmp_path / "data"
 
 
-def ann(folder, out, threads):
-    return measured(out, "ann", "--data", folder, "--peers", "", "--threads", threads, "--rounds", 1, "--builds", 1)
+def report(folder, out, threads="1", resume=False, masks=""):
+    """In this process."""
+    options = {"sets": "", "peers": "", "threads": threads, "rounds": 1, "builds": 1, "masks": masks}
+    return bench_ann.report(folder, **options, out=out, resume=resume, unset={})
 
 
 def test_ann_measures_ours_alone(folder, tmp_path):
-    one, both = ann(folder, tmp_path / "one.json", "1"), ann(folder, tmp_path / "both.json", "1,2")
+    options = ("--peers", "", "--threads", "1,2", "--rounds", 1, "--builds", 1)
+    both = measured(tmp_path / "both.json", "ann", "--data", folder, *options)
+    assert report(folder, tmp_path / "one.json", masks="50,10,1,.1") == 0
+    one = json.loads((tmp_path / "one.json").read_text())
     assert one["config_hash"] == both["config_hash"]
     assert [run["threads"] for run in both["results"][0]["runs"]] == [1, 2]
     assert set(both["results"][0]["speedups"]) == {"1 -> 2"}
@@ -38,10 +43,12 @@ def test_ann_measures_ours_alone(folder, tmp_path):
     assert curve[-1]["recall"] >= 0.95
     assert run["build"]["ours"]["nbytes"] > 3000 * 32
     assert sorted(run["single"]["ours"]["us"]) == run["single"]["ours"]["us"]
+    assert [one["rows"] for one in run["masks"].values()] == [1500, 300, 30, 3]  # the last are fewer than k
+    assert all(one["tuned"]["recall"] > 0.9 and one["exact"]["qps"] > 0 for one in run["masks"].values())
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--peers", "hnswlib,unheard"), ("--sets", "unheard"), ("--threads", "0"), ("--threads", "1,x")]
+    "wrong", [("--peers", "hnswlib,unheard"), ("--sets", "unheard"), ("--threads", "0"), ("--threads", "1,x"), ("--masks", "0")]
 )
 def test_a_wrong_word_is_one_line(folder, wrong):
     done = bench("ann", "--data", folder, "--peers", "", *wrong)
@@ -52,12 +59,6 @@ def test_a_wrong_word_is_one_line(folder, wrong):
 
 
 # ---- ann: the gate, and going on ------------------------------------------------------------------------------------
-
-
-def report(folder, out, threads="1", resume=False):
-    """In this process."""
-    options = {"sets": "", "peers": "", "threads": threads, "rounds": 1, "builds": 1}
-    return bench_ann.report(folder, **options, out=out, resume=resume, unset={})
 
 
 class Blind(Ours):
@@ -176,3 +177,43 @@ def test_scale_fits_exponents_and_refuses_wrong_answers(tmp_path, monkeypatch, c
     assert "RED: n 300: " in capsys.readouterr().out
     with pytest.raises(SystemExit, match="two or more whole numbers"):
         scale.values("n", "5")
+
+
+# ---- databases ------------------------------------------------------------------------------------------------------
+
+
+def test_databases(tmp_path):
+    told = measured(tmp_path / "out.json", "databases", "--rows", 300, "--dim", 8, "--batch", 100)
+    assert [one["name"] for one in told["results"]] == ["ours", "ours, normal"]
+    assert all(one["recall"] == 1 and one["rows_per_second"] > 0 and one["durability"] for one in told["results"])
+    page = tmp_path / "page.html"
+    assert bench("report", tmp_path / "out.json", "--out", page).returncode == 0
+    assert told["results"][0]["durability"] in page.read_text()
+
+
+class Forgetful(databases.Ours):
+    """Keeps the first batch only."""
+
+    def add(self, first, rows):
+        if not first:
+            super().add(first, rows)
+
+
+class Confused(databases.Ours):
+    """Answers with the second nearest first."""
+
+    def search(self, query, k):
+        return super().search(query, k)[::-1]
+
+
+@pytest.mark.parametrize(("kind", "trouble"), [(Forgetful, "100 of 300 rows are there"), (Confused, "are not the oracle's")])
+def test_a_wrong_database_is_refused(kind, trouble, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(databases.KINDS, "ours", kind)
+    options = {"rows": 300, "dim": 8, "batch": 100, "peers": "", "unset": {}}
+    assert databases.report(**options, out=tmp_path / "out.json") == 1
+    shown = capsys.readouterr().out
+    assert trouble in shown
+    assert "rows/s" not in shown
+    assert not (tmp_path / "out.json").exists()
+    with pytest.raises(SystemExit, match="unknown database 'unheard'"):
+        databases.chosen("unheard")

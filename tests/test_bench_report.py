@@ -29,7 +29,7 @@ def runs(tmp_path_factory):
     home = tmp_path_factory.mktemp("runs")
     make_set(home / "data" / "tiny", np.random.default_rng())
     ops = ("--shape", "700x24", "--op", "lengths,nearest", "--rounds", 2, "--peaks", 0.003)
-    options = {"sets": "", "peers": "", "threads": "1", "rounds": 1, "builds": 1, "resume": False}
+    options = {"sets": "", "peers": "", "threads": "1", "rounds": 1, "builds": 1, "masks": "10", "resume": False}
     assert ann.report(home / "data", **options, out=home / "ann.json", unset={}) == 0
     measured(home / "kernels.json", "kernels", *ops)
     measured(home / "scale.json", "scale", "--rows", 300, "--dim", 8, *AXES, "--rounds", 1)
