@@ -161,6 +161,12 @@ def test_compiling(tmp_path):
     assert set(told["cold"]["seconds"]) == {"build", "search", "insert", "delete", "total"}
 
 
+def test_scale(tmp_path):
+    axes = ("--n", "300,600", "--d", "", "--k", "", "--batch", "", "--threads", "")
+    told = measured(tmp_path / "out.json", "scale", "--rows", 300, "--dim", 8, *axes, "--rounds", 1)
+    assert [one["axis"] for one in told["results"]] == ["n"]
+
+
 def test_scale_fits_exponents_and_refuses_wrong_answers(tmp_path, monkeypatch, capsys):
     points = [{"at": size, "seconds": 3e-6 * size**1.5} for size in (100, 1000, 7000)]
     assert scale.exponent(points) == pytest.approx(1.5)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from bench_runs import make_set, measured
 
-from bench import ann, charts, compare, report
+from bench import ann, charts, compare, report, scale
 from bench.charts import Axis
 from bench.measurements import measurements
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "br"}
-AXES = ("--n", "300,600", "--d", "", "--k", "1,5", "--batch", "", "--threads", "")
+AXES = {"n": "300,600", "d": "", "k": "1,5", "batch": "", "threads": ""}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def runs(tmp_path_factory):
     options = {"sets": "", "peers": "", "threads": "1", "rounds": 1, "builds": 1, "masks": "10", "resume": False}
     assert ann.report(home / "data", **options, out=home / "ann.json", unset={}) == 0
     measured(home / "kernels.json", "kernels", *ops)
-    measured(home / "scale.json", "scale", "--rows", 300, "--dim", 8, *AXES, "--rounds", 1)
+    point, growth = scale.Point(300, 8, batch=10), {"grown": AXES, "rounds": 1, "resume": False, "unset": {}}
+    assert scale.report(base=point, **growth, out=home / "scale.json") == 0
     measured(home / "exact.json", "exact", "--data", home / "data", "--oracle", 2, "--rounds", 1)
     return {path.stem: path for path in sorted(home.glob("*.json"))}
 
