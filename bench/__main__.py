@@ -169,7 +169,8 @@ def kernels(
     if docs:
         from .roofline_docs import write
 
-        raise typer.Exit(write())
+        write()
+        raise typer.Exit
     with tempfile.TemporaryDirectory(prefix="bench-cache-") as cache:
         if cold:
             os.environ["NUMBA_CACHE_DIR"] = cache  # Numba reads it when it is imported

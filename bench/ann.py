@@ -107,9 +107,7 @@ def measure(
         told = {"build": built, "curves": found, "at_recall": levels(found), "single": single}
         runs.append({"threads": count, **told, "masks": masked(data, ours, allowed, count, rounds)})
         record.put(data.name, {**result, "runs": runs, "speedups": speedups(runs)})
-    found = record.get(data.name)
-    assert found is not None
-    return found
+    return record.results[data.name]
 
 
 def build_all(data: DataSet, names: list[str], threads: int, builds: int, home: Path) -> dict[str, Any]:

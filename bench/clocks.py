@@ -88,7 +88,7 @@ class Card(Device):
         parts = tuple(map(self.cupy.asnumpy, value if isinstance(value, tuple) else (value,)))
         return parts if isinstance(value, tuple) else parts[0]
 
-    def peaks(self, rounds: int, threads: int = 1, scale: float = 1.0) -> dict[str, float]:  # type: ignore[override]
+    def peaks(self, rounds: int, threads: int = 1, scale: float = 1.0) -> dict[str, float]:
         side = int(8192 * scale**0.5)
         source = self.cupy.zeros(int((1 << 30) * scale), np.uint8)
         target = self.cupy.empty_like(source)

@@ -124,10 +124,10 @@ class Chroma:
         self.rows = self.client.get_or_create_collection("vectors", **options)
 
     def add(self, first: int, rows: np.ndarray) -> None:
-        self.rows.add(ids=[str(first + place) for place in range(len(rows))], embeddings=rows)  # type: ignore[arg-type]
+        self.rows.add(ids=[str(first + place) for place in range(len(rows))], embeddings=rows)
 
     def search(self, query: np.ndarray, k: int) -> Any:
-        found = self.rows.query(query_embeddings=query[None], n_results=k, include=[])  # type: ignore[arg-type]
+        found = self.rows.query(query_embeddings=query[None], n_results=k, include=[])
         return [int(name) for name in found["ids"][0]]
 
     def count(self) -> int:

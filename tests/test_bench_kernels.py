@@ -155,3 +155,39 @@ def test_what_is_predicted_says_so(capsys):
     assert "for L4," in shown
     assert "Nothing was measured" in shown
     assert set(kernels.CARDS.values()) == {device.name for device in roofline.DEVICES}
+
+
+class Event:
+    """Of a pretended card: the host's clock."""
+
+    def record(self):
+        self.at = time.perf_counter()
+
+    def synchronize(self):
+        pass
+
+
+class Pretended(clocks.Card):
+    """A card whose arrays are NumPy's and whose events are the host's."""
+
+    def __init__(self):
+        cuda = SimpleNamespace(Event=Event, get_elapsed_time=lambda begin, end: 1e3 * (end.at - begin.at))
+        self.cupy = SimpleNamespace(**{**vars(np), "asnumpy": np.asarray, "cuda": cuda})
+        self.name, self.other = "pretended", np.zeros(3, np.uint8)
+
+
+def test_a_card_is_timed_by_events_after_its_cache_was_emptied(some_calls, monkeypatch):
+    monkeypatch.setitem(dispatch._loaded, "cupy", dispatch.load("numpy"))
+    monkeypatch.setitem(dispatch._loaded, "triton", "there is none")
+    card = Pretended()
+    asked = {op: some_calls[op] for op in ("nearest", "encode", "rerank")}
+    first, trouble = kernels.gated(asked, ["cupy"], {"cupy": card}, 1)
+    assert trouble == ""
+    assert card.other.tolist() == [3, 3, 3]  # overwritten before each of the first calls
+    peaks = kernels.measured_peaks(["cupy"], {"cupy": card}, 1, 1, 1e-4)
+    assert set(peaks) == {"gpu"}
+    assert min(peaks["gpu"].values()) > 0
+    before = int(card.other[0])
+    told = kernels.timed(asked["nearest"], ["cupy"], {"cupy": card}, 1, 2, first["nearest"], peaks)["cupy"]
+    assert told["seconds"] > 0
+    assert card.other[0] == before + 2
