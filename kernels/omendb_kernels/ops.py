@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from . import exact as exact_search
 from . import guests
 from .arrays import Rows, as_count, as_k, as_mask, as_queries, as_recall
-from .choice import adaptive
 from .contract import Float32s, Int32s, Int64s
 from .cost import Sizes
 from .dispatch import backend, beside_the_data
@@ -31,8 +30,9 @@ from .graph.build import Progress
 from .graph.graph import MAX_BEAM
 from .graph.search import beam_for
 from .machine import as_threads
+from .matrix import by_the_quickest, matrix
 from .metrics import METRICS
-from .planner import nothing, planned, planner
+from .planner import nothing, planned
 from .points import PointSet, as_points
 
 PRECISIONS = ("float32", "exact")
@@ -100,20 +100,7 @@ def pairwise(queries: Any, points: Any, metric: str = "l2", *, precision: str = 
     rows, found, base = _points_and_queries(points, queries, metric)
     if precision not in PRECISIONS:
         raise InvalidParameter("precision", repr(precision), "one of " + ", ".join(map(repr, PRECISIONS)))
-    return _pairwise(found, rows, METRICS[metric].code, precision, as_threads(threads), base)
-
-
-def _pairwise(queries: Rows, rows: Rows, metric: int, precision: str, threads: int, base: PointSet | None) -> NDArray[Any]:
-    def run() -> NDArray[Any]:
-        return backend().pairwise(queries, rows, metric, precision, threads=threads)
-
-    arrays = nothing if base is None else lambda: base.arrays
-    return planned(_matrix_sizes(queries, rows, precision), run, holder=base, arrays=arrays, threads=threads)
-
-
-def _matrix_sizes(queries: Rows, rows: Rows, precision: str) -> Sizes:
-    op = "exact_pairwise" if precision == "exact" else "pairwise"
-    return Sizes(op, len(queries), len(rows), rows.dim, item=rows.data.itemsize)
+    return matrix(found, rows, METRICS[metric].code, precision, as_threads(threads), base)
 
 
 @_for_guests
@@ -123,37 +110,8 @@ def compute_distances(queries: Any, points: Any, metric: str = "l2", *, threads:
     Shapes and errors as for `pairwise`; accurate to its "float32" bound.
     """
     rows, found, base = _points_and_queries(points, queries, metric)
-    out: NDArray[Any] = _distances(found, rows, METRICS[metric].code, as_threads(threads), base)
+    out: NDArray[Any] = by_the_quickest(found, rows, METRICS[metric].code, as_threads(threads), base)
     return out
-
-
-Judged = tuple[Rows, Rows, int, int, "PointSet | None"]
-
-
-@adaptive
-def _distances(queries: Rows, rows: Rows, metric: int, threads: int, base: PointSet | None) -> Judged:
-    """compute_distances, of what was judged."""
-    return queries, rows, metric, threads, base
-
-
-_distances.__name__ = "compute_distances"  # in plans
-
-
-def _cost_of(precision: str) -> Callable[..., float]:
-    def cost(queries: Rows, rows: Rows, metric: int, threads: int, base: PointSet | None) -> float:
-        return planner().seconds(_matrix_sizes(queries, rows, precision), threads)
-
-    return cost
-
-
-@_distances.implementation("direct", cost=_cost_of("exact"))
-def _direct(queries: Rows, rows: Rows, metric: int, threads: int, base: PointSet | None) -> NDArray[Any]:
-    return _pairwise(queries, rows, metric, "exact", threads, base)
-
-
-@_distances.implementation("product", cost=_cost_of("float32"))
-def _product(queries: Rows, rows: Rows, metric: int, threads: int, base: PointSet | None) -> NDArray[Any]:
-    return _pairwise(queries, rows, metric, "float32", threads, base)
 
 
 @_for_guests
