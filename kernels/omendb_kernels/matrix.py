@@ -14,7 +14,6 @@ from .dispatch import backend
 from .planner import nothing, planned, planner
 from .points import PointSet
 
-
 Judged = tuple[Rows, Rows, int, int, "PointSet | None"]
 
 
