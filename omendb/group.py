@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .changes import Change
 from .db import DB
 from .generation import Generation
@@ -15,12 +17,14 @@ from .ids import Key, as_key_array, as_list
 
 @dataclass(eq=False)
 class Write:
-    """rows that it brings, and the change that it makes of a generation; act: for what cannot be joined, all that it does.
+    """rows that it brings, the ids as they were given, and the change that it makes of a generation; act: for what cannot be
+    joined, all that it does.
 
     Afterwards: what it gives back, or the error that it ended with.
     """
 
     rows: int = 0
+    ids: Any = None
     judge: Callable[[Generation], Change] | None = None
     act: Callable[[], Any] | None = None
     answer: Any = None
@@ -29,12 +33,12 @@ class Write:
 
 def add(vectors: Any, ids: Any, metadata: Any, rows: int) -> Write:
     """As `DB.add_batch`."""
-    return Write(rows, lambda now: now.adding(now.judge_vectors(vectors), ids, metadata))
+    return Write(rows, ids, lambda now: now.adding(now.judge_vectors(vectors), ids, metadata))
 
 
 def upsert(vectors: Any, ids: Any, metadata: Any, rows: int) -> Write:
     """As `DB.upsert`."""
-    return Write(rows, lambda now: now.upserting(now.judge_vectors(vectors), ids, metadata))
+    return Write(rows, ids, lambda now: now.upserting(now.judge_vectors(vectors), ids, metadata))
 
 
 def commit(db: DB, writes: Iterable[Write], ended: Callable[[Write], None]) -> None:
@@ -88,6 +92,8 @@ def _gather(now: Generation, rest: deque[Write], taken: list[Write], group: list
         try:
             change = judge(now)
         except Exception as error:  # noqa: BLE001
+            if not known.isdisjoint(_named(rest[0].ids)):
+                return  # which of its faults is told depends on ids that the group brings: it is judged behind it
             rest[0].error = error
             taken.append(rest.popleft())
             continue
@@ -97,6 +103,12 @@ def _gather(now: Generation, rest: deque[Write], taken: list[Write], group: list
         known.update(keys)
         taken.append(rest.popleft())
         group.append((taken[-1], change))
+
+
+def _named(ids: Any) -> set[Key]:
+    """Those of the ids, which nobody has judged, that could be ids."""
+    found = ids if isinstance(ids, (list, tuple)) else as_list(ids) if isinstance(ids, np.ndarray) and ids.ndim == 1 else [ids]
+    return {key for key in found if isinstance(key, (str, int))}
 
 
 def _answer(group: list[tuple[Write, Change]], joined: Change) -> None:

@@ -13,7 +13,7 @@ from aio_sets import held_up, settled
 from store_sets import DIM, bytes_of, rows
 
 import omendb
-from omendb import DB, AsyncDB
+from omendb import DB, AsyncDB, group
 from omendb.journal import Journal
 
 
@@ -146,6 +146,17 @@ def told(answer: Any) -> Any:
     if isinstance(answer, Exception):
         return type(answer), str(answer)
     return answer.tolist() if isinstance(answer, np.ndarray) else answer
+
+
+def test_the_fault_that_is_told_is_that_of_one_by_one(rng):
+    """Both ids are taken, the first by the group itself: the first is named, as it would be without a group."""
+    db, ended = DB(), []
+    db.add_batch(rows(rng, 1), ids=["b"])
+    writes = [group.add(rows(rng, 1), ["a"], None, 1), group.add(rows(rng, 2), ["a", "b"], None, 2)]
+    group.commit(db, writes, ended.append)
+    assert ended == writes
+    assert writes[0].error is None
+    assert str(writes[1].error).startswith("ids[0]: got 'a', which is in the index")
 
 
 @pytest.mark.parametrize("queue_rows", [1, 5, 10_000])
