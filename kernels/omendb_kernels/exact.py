@@ -28,9 +28,9 @@ from .points import PointSet
 QUERY_BLOCK = 1024  # bounds the memory of one round
 WIDEN = 8
 SCAN_SHARE = 8  # past n / 8 kept rows a full scan is cheaper than another round
-CODED_ROWS = 1024  # below this many allowed rows codes save nothing, as long as queries have no more than
-SCANNED_VALUES = 1 << 21  # to look at together (a round with codes takes some 250 us in any case),
-KEPT_SHARE = 4  # or rows are no more than so many times what a round keeps
+CODED_ROWS = 1024  # below this many allowed rows codes save nothing, as long as queries have together no more than
+SCANNED_VALUES = 1_500_000  # to look at: what a float64 scan does while a round with codes begins, some 250 us;
+SCAN_START = 90_000  # a query's own start counts as so many
 
 
 @dataclass
@@ -84,7 +84,7 @@ def search(
     allowed = len(points) if mask is None else int(np.count_nonzero(mask))
     for start, stop in blocks(len(queries), QUERY_BLOCK):
         here, block = slice(start, stop), queries[start:stop]
-        if points.codec is None or (exact and _few(allowed, len(block) * allowed * points.dim, k)):
+        if points.codec is None or (exact and _few(len(block), allowed, points.dim)):
             distances[here], ids[here] = scan(points.vectors, points.lengths, block, k, points.metric, mask, threads)
             proof.add_block(np.full(len(block), allowed, np.int64))
             proof.certified_first += len(block)
@@ -93,9 +93,9 @@ def search(
     return distances, ids, proof
 
 
-def _few(allowed: int, values: int, k: int) -> bool:
+def _few(queries: int, allowed: int, dim: int) -> bool:
     """Whether a scan in float64 is quicker than a round with codes."""
-    return allowed <= CODED_ROWS and (values <= SCANNED_VALUES or allowed <= KEPT_SHARE * first_keep(k))
+    return allowed <= CODED_ROWS and queries * (allowed * dim + SCAN_START) <= SCANNED_VALUES
 
 
 def _block(
