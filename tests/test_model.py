@@ -376,9 +376,13 @@ def test_model(monkeypatch):
     examples = settings().max_examples // 2 if NUMBA_BLOCKED else 2 * settings().max_examples
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
     limits = settings(max_examples=examples, stateful_step_count=30, suppress_health_check=checks, deadline=None)
-    run_state_machine_as_test(Model, settings=limits)
+    ways = ("close", "kill", "copy", "repair")
+    for _ in range(4):  # until folders came back in every way, which few examples may miss
+        run_state_machine_as_test(Model, settings=limits)
+        if min(TALLY[way] for way in ways):
+            break
     assert TALLY["graph"] > 100, "the model was to search graphs"
     assert TALLY["late"] > 3, "with rows behind them"
     assert TALLY["inserted"] > 1, "and with rows that entered them"
-    assert min(TALLY[way] for way in ("close", "kill", "copy", "repair")), "and folders that came back in every way"
+    assert min(TALLY[way] for way in ways), "and folders that came back in every way"
     assert TALLY["hits"] >= RECALL * TALLY["wanted"], TALLY
