@@ -38,8 +38,8 @@ def inserted(lines: float, n: float, cols: float, k: float, pool: float) -> floa
 
 def nearest(m: float, n: float, d: int, k: int) -> Work:
     """nearest.py: products, three results a score, rounds of insertion; queries again for each tile where codes are long."""
-    dim, pool = padded(d), next(size for size in (16, 64, 256) if k <= size)
-    few = m <= 32 or pool == 256
+    dim, few = padded(d), m <= 32 or k > 64
+    pool = next(size for size in ((64, 256) if few else (16, 64)) if k <= size)
     lines, cols = (16, 128) if few else (LINES, 64 if dim <= 128 else 128)
     again = 0.0 if dim <= 128 else m * n * dim / cols
     return Work(

@@ -64,7 +64,7 @@ def test_a_launch_asks_for_the_code_that_is_judged(rng, monkeypatch):
             triton.encode(rows, None, cupy.zeros(dim, np.float32), None, cupy.ones(1), threads=1)
             launching = importlib.import_module(f"{triton_gate.BACKEND}.nearest")
             launching._scan(codes, codes, None, n, launching.plan_scan(n, n, dim, n, 90, 132))
-    assert {known[source] for source, *_ in launched} == {"encode.row_lengths", "encode.row_codes", "nearest.scan few 16"}
+    assert {known[source] for source, *_ in launched} == {"encode.row_lengths", "encode.row_codes", "nearest.scan few 64"}
     assert len({source for source, *_ in launched}) == 3
     assert all(len(grid) == 3 and stream is not None for _, grid, stream in launched)
 

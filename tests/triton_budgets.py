@@ -114,7 +114,6 @@ def wide_or_not(one: dict[str, Any]) -> str:
 
 
 LIMITS: dict[str, Limit] = {
-    "nearest.scan few 16": Limit(136, 37376, products=True, gathers=True),
     "nearest.scan few 64": Limit(144, 37376, products=True, gathers=True),
     "nearest.scan few 256": Limit(184, 37376, products=True, gathers=True),
     "nearest.scan short 16": Limit(208, 41008, products=True, gathers=True),

@@ -26,8 +26,6 @@ Table = dict[tuple[str, int], Tile]
 
 # (case, compute capability from which it holds). nearest: few queries, or many and short or long codes; places of the pool.
 NEAREST: Table = {
-    ("few 16", 80): Tile(16, 128, 128, Options(4, 3), 4),
-    ("few 16", 100): Tile(16, 64, 128, Options(4, 3), 4),
     ("few 64", 80): Tile(16, 128, 128, Options(4, 3), 3),
     ("few 64", 100): Tile(16, 64, 128, Options(4, 3), 3),
     ("few 256", 80): Tile(16, 128, 128, Options(4, 3), 2),

@@ -41,7 +41,7 @@ from ._launch import NO_KEY as NONE
 from ._pool import empty_pool, found_in, insert
 from ._tuning import NEAREST, Tile, tile_for
 
-POOLS = (16, 64, 256)  # places of a pool: those of small tiles alone hold 256; more is left to cupy
+POOLS = (16, 64, 256)  # places of a pool: small tiles hold 64 or 256, large ones 16 or 64; more is left to cupy
 SHORT = 128  # bytes of a code that is taken at once
 FEW = 32  # queries that go to small tiles
 LEAST_PART = 4  # tiles that are worth a program of their own
@@ -62,8 +62,9 @@ def plan_scan(m: int, n: int, code_dim: int, k: int, arch: int, multiprocessors:
     """The launch for m queries, n points, compute capability `arch`; None where k is too large for a pool."""
     if k > POOLS[-1]:
         return None
-    pool = next(size for size in POOLS if k <= size)
-    case = "few" if m <= FEW or pool == POOLS[-1] else "short" if code_dim <= SHORT else "long"
+    few = m <= FEW or k > POOLS[1]
+    pool = next(size for size in (POOLS[1:] if few else POOLS) if k <= size)
+    case = "few" if few else "short" if code_dim <= SHORT else "long"
     tile = tile_for(NEAREST, f"{case} {pool}", arch)
     columns, tiles = -(-m // tile.rows), -(-n // tile.columns)
     most = max(1, min(MOST_PARTS, tiles // LEAST_PART))
