@@ -95,7 +95,8 @@ def search(
 
 def _few(queries: int, allowed: int, dim: int) -> bool:
     """Whether a scan in float64 is quicker than a round with codes."""
-    return allowed <= CODED_ROWS and queries * (allowed * dim + SCAN_START) <= SCANNED_VALUES
+    values = queries * (allowed * dim + SCAN_START)
+    return allowed == 0 or (allowed <= CODED_ROWS and values <= SCANNED_VALUES)
 
 
 def _block(
