@@ -2,7 +2,7 @@
 
 A dozen calls of a backend are timed whose amounts of work are known (cost.py); the rates are the non-negative ones that explain
 these times best, each call weighing the same. A backend that computes on a device is first compared with the host's
-bits: `proved`.
+bits: `disproof`.
 """
 
 from __future__ import annotations

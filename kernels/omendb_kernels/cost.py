@@ -2,7 +2,7 @@
 
 seconds = sum over kinds of amount / rate, and what has to be brought to a device. It is coarse on purpose: it only has to
 tell which of two backends is quicker, is fitted to what a machine does (calibration.py) and corrected while it runs
-(dispatch.py).
+(planner.py, choice.py).
 """
 
 from __future__ import annotations
