@@ -10,6 +10,7 @@ import os
 import secrets
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def _cache_of_kernels() -> Path:
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_of_kernels()))
 os.environ["OMENDB_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "omendb")  # not what this user has measured
+
+COMPARED: Counter[str] = Counter()  # what the contract table was -> calls compared, for the line at the end of a run
 
 NUMBA_BLOCKED = os.environ.get("OMENDB_TEST_BLOCK_NUMBA") == "1"
 if NUMBA_BLOCKED:
@@ -58,10 +61,24 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.option.seed}; numba: {'blocked' if NUMBA_BLOCKED else 'allowed'}"
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended, and left what it compared (see below)."""
+    for facts, calls in getattr(node, "workeroutput", {}).get("compared", {}).items():
+        COMPARED[facts] += calls
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
     checker = sys.modules.get("contract_check")
     if checker and checker.RAN:
-        terminalreporter.write_line(checker.summary())
+        COMPARED[checker.facts()] += checker.RAN.total()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["compared"] = dict(COMPARED)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    for facts, calls in COMPARED.items():
+        terminalreporter.write_line(f"contract table: {facts}, {calls} calls compared")
     if exitstatus:
         terminalreporter.write_line(f"replay with --seed {config.option.seed}")
 

@@ -23,13 +23,13 @@ from omendb_kernels.contract import CodeRows
 
 THREADS = (1, 2, 3, 5)
 USABLE = {name: importlib.import_module(dispatch.BACKENDS[name]) for name, why in list_backends().items() if why is None}
-RAN: Counter[str] = Counter()  # op -> calls compared, for the line at the end of a run
+RAN: Counter[str] = Counter()  # op -> calls compared
 
 
-def summary() -> str:
-    """One line for the end of a run."""
+def facts() -> str:
+    """Of the table, for the line at the end of a run."""
     cases = sys.modules["contract_cases"].TABLE if "contract_cases" in sys.modules else ()
-    return f"contract table: {len(cases)} cases over {len(USABLE)} backends ({', '.join(USABLE)}), {RAN.total()} calls compared"
+    return f"{len(cases)} cases over {len(USABLE)} backends ({', '.join(USABLE)})"
 
 
 class Mismatch(AssertionError):
