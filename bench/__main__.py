@@ -207,7 +207,7 @@ def databases(
     rows: Annotated[int, typer.Option(min=100)] = 20_000,
     dim: Annotated[int, typer.Option(min=1)] = 128,
     batch: Annotated[int, typer.Option(help="Rows that are added at a time.", min=1)] = 1000,
-    peers: Annotated[str, typer.Option(help="Of sqlite-vec, chromadb, lancedb, qdrant; with commas.")] = "",
+    peers: Annotated[str, typer.Option(help="Of sqlite-vec, chromadb, lancedb, qdrant, milvus-lite, zvec; commas.")] = "",
     out: Out = None,
 ) -> None:
     """Embedded databases: rows a second that are kept, one query at a time, recall; each at the durability it states."""

@@ -16,7 +16,7 @@ from .build import Built, build, load_or_build
 from .curves import EFFORTS, LEVELS, K, at_recall, curves, singles
 from .header import counts, header
 from .index import Index, Ours
-from .masks import masked, shares
+from .masks import WrongAnswer, masked, shares
 from .record import Record
 from .sets import DataSet
 from .tables import show
@@ -52,8 +52,12 @@ def report(
                     print(f"RED: {data.name}: {trouble}. No times.")
                     return 1
                 fit = [name for name in names if data.metric in libraries.PEERS[name].metrics]
-                with tempfile.TemporaryDirectory(prefix="bench-ann-") as home:
-                    whole = measure(data, own, fit, rounds, builds, allowed, Path(home), record)
+                try:
+                    with tempfile.TemporaryDirectory(prefix="bench-ann-") as home:
+                        whole = measure(data, own, fit, rounds, builds, allowed, Path(home), record)
+                except WrongAnswer as wrong:
+                    print(f"RED: {data.name}: {wrong}. No times.")
+                    return 1
             show(whole)
         record.write(finished=True)
     return 0
@@ -105,7 +109,7 @@ def measure(
         found = {kind: curves(data, queries, indexes, count, rounds) for kind, queries in data.asked.items()}
         single = None if runs else singles(data, indexes, found["queries"])  # one thread, whatever built it: once is enough
         told = {"build": built, "curves": found, "at_recall": levels(found), "single": single}
-        runs.append({"threads": count, **told, "masks": masked(data, ours, allowed, count, rounds)})
+        runs.append({"threads": count, **told, "masks": masked(data, indexes, found["queries"], allowed, count, rounds)})
         record.put(data.name, {**result, "runs": runs, "speedups": speedups(runs)})
     return record.results[data.name]
 

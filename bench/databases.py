@@ -193,12 +193,83 @@ class Qdrant:
         self.client.close()
 
 
+class Milvus:
+    """Served by threads of this process, on a port of its own."""
+
+    package, module = "milvus-lite", "milvus_lite"
+    durability = "its default: no sync, rows are written to a log (3.2.2)"
+
+    def __init__(self, path: Path, dim: int) -> None:
+        from pymilvus import MilvusClient
+
+        self.place = str(path.with_suffix(".db"))
+        self.client = MilvusClient(self.place)
+        if self.client.has_collection("v"):
+            self.client.load_collection("v")
+        else:
+            self.client.create_collection("v", dimension=dim, metric_type="L2")
+
+    def add(self, first: int, rows: np.ndarray) -> None:
+        self.client.insert("v", [{"id": first + place, "vector": row} for place, row in enumerate(rows)])
+
+    def search(self, query: np.ndarray, k: int) -> Any:
+        return [row["id"] for row in self.client.search("v", [query], limit=k, output_fields=["id"])[0]]
+
+    def count(self) -> int:
+        return int(self.client.get_collection_stats("v")["row_count"])
+
+    def close(self) -> None:
+        from milvus_lite import server_manager_instance
+
+        self.client.close()
+        server_manager_instance.release_server(self.place)
+
+
+class Zvec:
+    package, module = "zvec", "zvec"
+    durability = "its default: no sync, rows are written to a log (0.8.0)"
+
+    def __init__(self, path: Path, dim: int) -> None:
+        import zvec
+
+        if path.exists():
+            self.rows = zvec.open(str(path))
+        else:
+            kind = zvec.FlatIndexParam(metric_type=zvec.MetricType.L2)
+            vectors = zvec.VectorSchema("vector", zvec.DataType.VECTOR_FP32, dim, index_param=kind)
+            self.rows = zvec.create_and_open(str(path), zvec.CollectionSchema(name="vectors", vectors=vectors))
+
+    def add(self, first: int, rows: np.ndarray) -> None:
+        import zvec
+
+        self.rows.insert([zvec.Doc(id=str(first + place), vectors={"vector": row}) for place, row in enumerate(rows)])
+
+    def search(self, query: np.ndarray, k: int) -> Any:
+        import zvec
+
+        found = self.rows.query(zvec.Query("vector", vector=query), topk=k, output_fields=[])
+        return [int(row.id) for row in found]
+
+    def count(self) -> int:
+        return int(self.rows.stats.doc_count)
+
+    def close(self) -> None:
+        self.rows.close()
+
+
 def sqlite() -> Any:
     """pysqlite3 where it is installed: many Pythons are built without what loads extensions."""
     return importlib.import_module("pysqlite3" if util.find_spec("pysqlite3") else "sqlite3")
 
 
-PEERS: dict[str, type[Database]] = {"sqlite-vec": SqliteVec, "chromadb": Chroma, "lancedb": Lance, "qdrant": Qdrant}
+PEERS: dict[str, type[Database]] = {
+    "sqlite-vec": SqliteVec,
+    "chromadb": Chroma,
+    "lancedb": Lance,
+    "qdrant": Qdrant,
+    "milvus-lite": Milvus,
+    "zvec": Zvec,
+}
 KINDS: dict[str, type[Database]] = {"ours": Ours, "ours, normal": OursNormal, **PEERS}
 
 
@@ -235,6 +306,8 @@ def chosen(words: str) -> list[str]:
             print(f"{name} is not installed: pip install {PEERS[name].package}", flush=True)
         elif name == "sqlite-vec" and not hasattr(sqlite().Connection, "enable_load_extension"):
             print(f"{name} is not usable: this Python's sqlite3 loads no extensions: pip install pysqlite3-binary", flush=True)
+        elif name == "milvus-lite" and not util.find_spec("pymilvus"):
+            print(f"{name} is not usable: its client is a package of its own: pip install pymilvus", flush=True)
         else:
             there.append(name)
     return there

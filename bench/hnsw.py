@@ -1,4 +1,5 @@
-"""Libraries of HNSW graphs, float32 rows, M = 16 and an ef of 200 while building; and FAISS Flat."""
+"""Libraries of HNSW graphs, float32 rows, M = 16 and an ef of 200 while building; and FAISS Flat. Usearch's Python takes no
+filter (2.26)."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ class Hnswlib:
     """hnswlib."""
 
     package, module, metrics = "hnswlib", "hnswlib", METRICS
+    filter = "a Python function for each row it meets, one thread, one query at a time; raises where it finds fewer than k"
     form = staticmethod(as_floats)
 
     def __init__(self, dim: int, metric: str) -> None:
@@ -40,6 +42,21 @@ class Hnswlib:
     def single(self, query: np.ndarray, k: int) -> Any:
         return self.native.knn_query(query, k, num_threads=self.threads)
 
+    def allow(self, mask: np.ndarray) -> Any:
+        return mask.tolist().__getitem__
+
+    def masked(self, queries: np.ndarray, k: int, allowed: Any) -> np.ndarray:
+        return np.stack([self._masked(query, k, allowed) for query in queries])
+
+    def _masked(self, query: np.ndarray, k: int, allowed: Any) -> np.ndarray:
+        """A query that raises has found nothing; in a batch it would take the others' answers along."""
+        try:
+            return self.native.knn_query(query, k, num_threads=1, filter=allowed)[0][0].astype(np.int64)
+        except RuntimeError as error:
+            if "contiguous" not in str(error):
+                raise
+            return np.full(k, -1)
+
     def save(self, path: Path) -> None:
         self.native.save_index(str(path))
 
@@ -55,6 +72,7 @@ class Faiss(Wrapped):
     """FAISS HNSWFlat."""
 
     package, module = "faiss-cpu", "faiss"
+    filter = "a bitmap"
     form = staticmethod(as_floats)
 
     @classmethod
@@ -78,6 +96,17 @@ class Faiss(Wrapped):
 
     def single(self, query: np.ndarray, k: int) -> Any:
         return self.native.search(query[None], k)
+
+    def allow(self, mask: np.ndarray) -> Any:
+        import faiss
+
+        return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+
+    def masked(self, queries: np.ndarray, k: int, allowed: Any) -> np.ndarray:
+        import faiss
+
+        wanted = faiss.SearchParametersHNSW(sel=allowed, efSearch=self.native.hnsw.efSearch)
+        return self.native.search(queries, k, params=wanted)[1]
 
     def save(self, path: Path) -> None:
         import faiss
@@ -106,6 +135,11 @@ class Flat(Faiss):
         import faiss
 
         faiss.omp_set_num_threads(threads)
+
+    def masked(self, queries: np.ndarray, k: int, allowed: Any) -> np.ndarray:
+        import faiss
+
+        return self.native.search(queries, k, params=faiss.SearchParameters(sel=allowed))[1]
 
 
 class Usearch(Wrapped):

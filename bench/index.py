@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,24 @@ class Index(Protocol):
     @classmethod
     def load(cls, path: Path, rows: np.ndarray, metric: str) -> Index:
         """What `save` wrote. rows: some that `form` made, for their dimension and dtype."""
+        ...
+
+
+@runtime_checkable
+class Filtered(Protocol):
+    """An index that can be asked for some rows only. `tune` as for `search`, `allow` once for a mask, then `masked`.
+
+    filter: what its filter is, and what else the reader of its speed should know.
+    """
+
+    filter: str
+
+    def allow(self, mask: np.ndarray) -> Any:
+        """The filter that allows the rows of a bool (n,), made outside any timer."""
+        ...
+
+    def masked(self, queries: np.ndarray, k: int, allowed: Any) -> np.ndarray:
+        """Ids (m, k) of rows that the filter allows, of queries (m, d) that `form` made; below 0 where none was found."""
         ...
 
 

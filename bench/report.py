@@ -14,7 +14,7 @@ from .curves import LEVELS, PERCENTILES, at_recall
 from .measurements import measurements
 from .record import read
 from .scale import CASES
-from .tables import number, ratio
+from .tables import MASKED, filters, mask_lines, number, ratio
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --faint: #5b6670; --ground: #ffffff; --panel: #f4f6f8; --rule: #d5dbe1;
@@ -139,7 +139,7 @@ def ann(page: Page, told: dict[str, Any]) -> None:
                 ]
                 page.table("One query at a time, at each index's effort for a recall of .95", head, rows)
             if run["masks"]:
-                _masks(page, run["masks"])
+                _masks(page, run)
 
 
 def _recall_chart(kind: str, shape: str, curves: dict[str, Any]) -> Callable[[str], str]:
@@ -161,13 +161,10 @@ def _speeds(page: Page, title: str, curves: dict[str, Any]) -> None:
     page.table(title, ["index", *head], rows)
 
 
-def _masks(page: Page, found: dict[str, Any]) -> None:
-    rows = [
-        [share, f"{one['rows']:,}", number(one["tuned"]["qps"]), f"{one['tuned']['recall']:.4f}", number(one["exact"]["qps"])]
-        for share, one in found.items()
-    ]
-    head = ["allowed", "rows", "tuned beam, queries/s", "recall", "certified exact, queries/s"]
-    page.table("Some rows allowed by a random mask, ours", head, rows)
+def _masks(page: Page, run: dict[str, Any]) -> None:
+    head = ["allowed", "rows", "queries", "queries/s", "ours / peer", "recall"]
+    notes = "".join(f"; {line}" for line in filters(run))
+    page.table(f"Some rows allowed by a random mask, {MASKED}{notes}", head, mask_lines(run["masks"]))
 
 
 def _builds(page: Page, built: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ def show(result: dict[str, Any]) -> None:
         if run["single"]:
             print(f"\n  one query at a time: microseconds, peer / ours\n{latencies(run['single'])}")
         if run["masks"]:
-            print(f"\n  some rows allowed: ours at its tuned beam, and certified exact\n{masks(run['masks'])}")
+            print(f"\n  some rows allowed, {MASKED}: QPS, ours / peer\n{masks(run)}")
         print(f"\n{own(run)}", flush=True)
     for name, factors in result["speedups"].items():
         cells = ", ".join(f"{what} {number(value, '.2f')}x" for what, value in factors.items())
@@ -87,13 +87,36 @@ def latencies(single: dict[str, Any]) -> str:
     return table(["", "effort", "recall", *head], lines)
 
 
-def masks(found: dict[str, Any]) -> str:
-    """Queries a second and recall by the share that is allowed."""
-    lines = [
-        [share, f"{one['rows']:,}", number(one["tuned"]["qps"]), f"{one['tuned']['recall']:.4f}", number(one["exact"]["qps"])]
-        for share, one in found.items()
-    ]
-    return table(["allowed", "rows", "QPS", "recall", "exact QPS"], lines)
+MASKED = "ours at its tuned beam and certified exact, peers at their effort for .95 of all rows"
+
+
+def masks(run: dict[str, Any]) -> str:
+    """Speed and recall by the share that is allowed; then each peer's filter, and who has none."""
+    shown = table(["", "rows", "queries", "QPS", "", "recall"], mask_lines(run["masks"]))
+    return "\n".join([shown, *(f"    {line}" for line in filters(run))])
+
+
+def mask_lines(found: dict[str, Any]) -> list[list[str]]:
+    """A line for each share and index: what it is, rows, queries, queries a second, ours / peer, recall."""
+    lines = []
+    for share, one in found.items():
+        rows, asked, mine = f"{one['rows']:,}", number(one.get("queries")), one["tuned"]
+        lines.append([f"{share} ours", rows, asked, number(mine["qps"]), "", f"{mine['recall']:.4f}"])
+        lines.append([f"{share} ours, exact", rows, asked, number(one["exact"]["qps"]), "", "1"])
+        for name, other in one.get("others", {}).items():
+            speed = [number(other["qps"]), ratio(mine["qps"], other["qps"])]
+            lines.append([f"{share} {name}", rows, number(other["queries"]), *speed, f"{other['recall']:.4f}"])
+    return lines
+
+
+def filters(run: dict[str, Any]) -> list[str]:
+    """What a peer's filter is, and which peers take none. Nothing of runs from before peers were asked under masks."""
+    first = next(iter(run["masks"].values()))
+    if "others" not in first:
+        return []
+    lines = [f"{name} at effort {one['effort']:g}: {one['filter']}" for name, one in first["others"].items()]
+    without = [name for name in run["build"] if name != "ours" and name not in first["others"]]
+    return [*lines, f"takes no filter: {', '.join(without)}"] if without else lines
 
 
 def own(run: dict[str, Any]) -> str:
