@@ -240,5 +240,27 @@ def report(
     raise typer.Exit(bench.write(files, out))
 
 
+@app.command()
+def readme(
+    file: Annotated[Path, typer.Argument(help="A Markdown file.")] = Path("README.md"),
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; status 1 where a table is not its run's.")] = False,
+) -> None:
+    """Write the tables between `<!-- bench NAME: FILE.json -->` and `<!-- /bench -->` anew, from those files of --out."""
+    from . import readme as bench
+
+    raise typer.Exit(bench.write(file, check))
+
+
+@app.command()
+def pictures(
+    file: Annotated[Path, typer.Argument(help="A file of --out of `ann`.")],
+    out: Annotated[Path, typer.Option(help="A folder.")] = Path("docs/pictures"),
+) -> None:
+    """PNGs of its curves in both themes. Needs Chromium."""
+    from . import pictures as bench
+
+    raise typer.Exit(bench.write(file, out))
+
+
 if __name__ == "__main__":
     app(prog_name="python -m bench")

@@ -127,7 +127,7 @@ def ann(page: Page, told: dict[str, Any]) -> None:
             size = f"{data['rows']:,} x {data['dim']} {data['dtype']}"
             shape = f"{data['set']}, {size}, {data['metric']}, {run['threads']} thread{'s' * (run['threads'] > 1)}"
             page.heading(shape)
-            page.charts(*(_recall_chart(kind, shape, curves) for kind, curves in run["curves"].items()))
+            page.charts(*(recall_chart(kind, shape, curves) for kind, curves in run["curves"].items()))
             for kind, curves in run["curves"].items():
                 _speeds(page, f"Queries a second at recall@{told['k']}, batches of {kind}", curves)
             _builds(page, run["build"])
@@ -142,7 +142,8 @@ def ann(page: Page, told: dict[str, Any]) -> None:
                 _masks(page, run)
 
 
-def _recall_chart(kind: str, shape: str, curves: dict[str, Any]) -> Callable[[str], str]:
+def recall_chart(kind: str, shape: str, curves: dict[str, Any]) -> Callable[[str], str]:
+    """Speed over recall; kind: of the queries."""
     series = {name: [(point["recall"], point["qps"]) for point in points] for name, points in curves.items()}
     x, y = Axis("recall@10", "share"), Axis("speed", "queries/s", log=True)
     return lambda identity: lines(identity, f"{shape}: batches of {kind}", x, y, series)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,11 +11,11 @@ from pathlib import Path
 import pytest
 from bench_runs import make_set, measured
 
-from bench import ann, charts, compare, report, scale
+from bench import ann, charts, compare, pictures, report, scale
 from bench.charts import Axis
 from bench.measurements import measurements
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = pictures.browser()
 VOID = {"meta", "br"}
 AXES = {"n": "300,600", "d": "", "k": "1,5", "batch": "", "threads": ""}
 
