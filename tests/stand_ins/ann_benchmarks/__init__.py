@@ -1,0 +1,1 @@
+"""Stands in for ann-benchmarks: what its runner does with a module, without its dependencies."""
