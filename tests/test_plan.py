@@ -116,7 +116,8 @@ def test_what_does_not_fit_is_never_taken_and_says_why():
 
 def test_corrections_turn_a_plan_and_are_told():
     profiles = machine("H100")
-    factor = {("cupy", "knn"): 4.0}
+    [way] = (way for way in options(ONE_SCAN, profiles, resident={"cupy"}) if way.backend == "cupy")
+    factor = {way.key("knn"): 4.0}
     before, after = (plan(ONE_SCAN, profiles, resident={"cupy"}, corrections=given) for given in ({}, factor))
     assert (before.backend, after.backend) == ("cupy", "numba")
     left = next(option for option in after.alternatives if option.backend == "cupy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,7 @@ from omendb_kernels import (
     InvalidParameter,
     OutOfDeviceMemory,
     UnknownBackend,
+    choice,
     dispatch,
     explained,
     planner,
@@ -24,6 +26,7 @@ from omendb_kernels import (
 )
 from omendb_kernels.backends import numpy as numpy_backend
 from omendb_kernels.cost import Amounts, Profile, Sizes
+from omendb_kernels.plan import options
 from omendb_kernels.planner import ASSURED, Planner, planned
 
 CALL = Sizes("knn", 100, 100_000, 128)
@@ -205,7 +208,7 @@ def test_a_device_that_fails_its_proof_is_never_used(device, force, caplog):
     assert "cupy is not used: rerank failed: TypeError" in caplog.text
 
 
-def test_ski_rental(device, force):
+def test_ski_rental(device, force, monkeypatch):
     """Points are brought when calls on the host have cost more than that, not before; another holder pays for itself."""
     made = force(HOST, card(speed=2, transfer=1e8))
     first = made.plan(CALL)
@@ -223,14 +226,9 @@ def test_ski_rental(device, force):
         return name
 
     clock = Clock()
-    from omendb_kernels import choice
-
-    kept_clock, choice.time = choice.time, clock  # type: ignore[assignment]
-    try:
-        while planned(CALL, slow, holder=points, arrays=lambda: Points.arrays) == "numpy":
-            calls += 1
-    finally:
-        choice.time = kept_clock
+    monkeypatch.setattr(choice, "time", clock)
+    while planned(CALL, slow, holder=points, arrays=lambda: Points.arrays) == "numpy":
+        calls += 1
     assert calls == int(left.bringing / gain) + 1
     assert made.residency.holders(points) == {"cupy"}
     assert len(device.kept) == 1
@@ -259,22 +257,24 @@ def test_residency_dies_with_its_holder(device, force):
 def test_experience_corrects_the_choice(device, force):
     """A device that takes far longer than was predicted loses its calls, within the clip of a correction."""
     made = force(HOST, replace(card(speed=1.5), transfer=1e15))
+    [way] = (way for way in options(CALL, made.profiles) if way.backend == "cupy")
+    key = way.key("knn")
     assert made.plan(CALL).backend == "cupy"
     for _ in range(30):
-        made.corrections.learn(("cupy", "knn"), 0.01, 1.0)
-    assert made.corrections[("cupy", "knn")] == pytest.approx(4, rel=0.01)
+        made.corrections.learn(key, 0.01, 1.0)
+    assert made.corrections[key] == pytest.approx(4, rel=0.01)
     assert made.plan(CALL).backend == "numpy"
     assert asked() == "numpy"
     for _ in range(60):
-        made.corrections.learn(("cupy", "knn"), 0.01, 0.001)
-    assert made.corrections[("cupy", "knn")] == pytest.approx(0.25, rel=0.01)
+        made.corrections.learn(key, 0.01, 0.001)
+    assert made.corrections[key] == pytest.approx(0.25, rel=0.01)
     made._known.clear()
     assert asked() == "cupy"
 
 
 def test_a_correction_is_a_running_mean_and_the_first_call_tells_nothing(device, force):
     made = force(HOST)
-    key = ("numpy", "knn")
+    key = ("numpy", "knn", -1)
     made.corrections.learn(key, 1.0, 100.0)
     assert key not in made.corrections
     made.corrections.learn(key, 1.0, 2.0)
@@ -288,8 +288,39 @@ def test_calls_of_known_sizes_are_not_thought_over_each_time(device, force, monk
     thought = []
     monkeypatch.setattr(planner, "carry_out", lambda *args: thought.append(args[0]) or original(*args))
     assert [asked() for _ in range(2 * ASSURED)] == ["numpy"] * 2 * ASSURED
-    assert len(thought) == 2
+    assert len(thought) == math.log2(ASSURED) + 1, "after 1, 2, 4, ... calls"
     assert len(made._known) == 1
+
+
+def test_what_small_calls_take_says_nothing_of_large_ones(device, force):
+    """A start that no model knows makes small calls slow; large ones are not sent elsewhere for that."""
+    made = force(HOST, replace(card(speed=1.5), transfer=1e15))
+    small, large = (
+        next(way for way in options(CALL._replace(m=m), made.profiles) if way.backend == "cupy") for m in (1, CALL.m)
+    )
+    assert small.seconds < large.seconds / 10
+    for _ in range(30):
+        made.corrections.learn(small.key("knn"), small.seconds, max(4 * small.seconds, 1e-3))
+    assert made.plan(CALL._replace(m=1)).backend == "numpy"
+    assert made.plan(CALL).backend == "cupy"
+
+
+def test_a_wrong_choice_is_left_soon(device, force, monkeypatch):
+    """The prediction was wrong by far: a few calls of the same sizes, not ASSURED of them, go there."""
+    made, clock = force(HOST, replace(card(speed=1.5), device="cpu", transfer=None)), Clock()
+    monkeypatch.setattr(choice, "time", clock)
+    way = made.plan(CALL)
+    assert way.backend == "cupy"
+
+    def call() -> str:
+        name = ask()
+        clock.now += (40 if name == "cupy" else 1) * way.seconds
+        return name
+
+    names = [planned(CALL, call, arrays=lambda: Points.arrays) for _ in range(30)]
+    assert "cupy" in names
+    assert names.count("cupy") < 8
+    assert names[-10:] == ["numpy"] * 10
 
 
 original = planner.carry_out

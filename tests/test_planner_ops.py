@@ -47,7 +47,8 @@ def switching(device, rng, made):
     """Before a call: corrections, residency, failures, forgotten sizes, at random."""
     what = rng.integers(6)
     if what == 0:
-        made.corrections[("cupy", "knn")] = made.corrections[("cupy", "search_graph")] = float(rng.choice([0.25, 4.0]))
+        factor = float(rng.choice([0.25, 4.0]))
+        made.corrections.update({("cupy", op, size): factor for op in ("knn", "search_graph") for size in range(-7, 1)})
     elif what == 1:
         made.residency.forget("cupy")
     elif what == 2:

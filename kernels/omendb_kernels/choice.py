@@ -32,7 +32,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from .dispatch import say_once
 from .errors import InvalidParameter, OutOfDeviceMemory
-from .plan import NEVER, Option, Plan, ordered, told
+from .plan import NEVER, Key, Option, Plan, ordered, told
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,17 +64,17 @@ def explained(wanted: bool = True) -> Iterator[list[Plan]]:
         listeners.reset(token)
 
 
-class Corrections(dict[tuple[str, str], float]):
-    """By (implementation, op): what calls took over what was predicted, a running mean, clipped; what is not there is 1.
+class Corrections(dict[Key, float]):
+    """By `Option.key`: what calls took over what was predicted, a running mean, clipped; what is not there is 1.
 
     The first call of each tells nothing: it compiles, loads and wakes.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._awake: set[tuple[str, str]] = set()
+        self._awake: set[Key] = set()
 
-    def learn(self, key: tuple[str, str], predicted: float, measured: float) -> None:
+    def learn(self, key: Key, predicted: float, measured: float) -> None:
         """A call took `measured` seconds where `predicted` were expected, without any correction."""
         if key not in self._awake:
             self._awake.add(key)
@@ -104,7 +104,7 @@ def carry_out(
             unable.append(replace(queue.pop(0), seconds=NEVER, reason=str(error)))
             continue
         taken = time.perf_counter() - start
-        corrections.learn((way.backend, op), way.seconds, taken)
+        corrections.learn(way.key(op), way.seconds, taken)
         return answer, taken, [*queue, *unable]
 
 

@@ -5,6 +5,7 @@ All backends give the same bits, so that a plan may differ from machine to machi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,7 +15,8 @@ from .cost import Profile, Sizes, amounts, seconds
 NEVER = float("inf")
 TILED = frozenset({"pairwise", "exact_pairwise", "rerank", "knn", "scan"})  # ops that take points piece by piece
 SHARE = 0.5  # of the free memory of a device that points may take
-NO_CORRECTIONS: Mapping[tuple[str, str], float] = {}
+Key = tuple[str, str, int]  # of a correction: see Option.key
+NO_CORRECTIONS: Mapping[Key, float] = {}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Option:
     seconds: float
     reason: str
     bringing: float = 0.0
+
+    def key(self, op: str) -> Key:
+        """What a correction holds for: the backend, the op, the power of ten of the seconds. What small calls take beyond a
+        prediction is their start, which says nothing of large ones."""
+        return self.backend, op, math.floor(math.log10(self.seconds)) if 0 < self.seconds < NEVER else 0
 
 
 @dataclass(frozen=True)
@@ -82,22 +89,22 @@ def _on_device(sizes: Sizes, profile: Profile, taken: float, resident: bool) -> 
     return Option(profile.backend, method, taken + moved / speed, told, bringing)
 
 
-def ordered(op: str, ways: Iterable[Option], corrections: Mapping[tuple[str, str], float]) -> list[Option]:
+def ordered(op: str, ways: Iterable[Option], corrections: Mapping[Key, float]) -> list[Option]:
     """The quickest first, by what experience makes of the predictions; of equal ones the first."""
-    return sorted(ways, key=lambda way: way.seconds * corrections.get((way.backend, op), 1.0))
+    return sorted(ways, key=lambda way: way.seconds * corrections.get(way.key(op), 1.0))
 
 
 def told(
     op: str,
     ways: Iterable[Option],
-    corrections: Mapping[tuple[str, str], float] = NO_CORRECTIONS,
+    corrections: Mapping[Key, float] = NO_CORRECTIONS,
     *,
     wish: str = "",
     measured: float | None = None,
 ) -> Plan:
-    """The plan that takes the first of these ways. corrections: by (backend, op), what calls took over what was predicted.
+    """The plan that takes the first of these ways. corrections: by `Option.key`, what calls took over what was predicted.
     wish: why only these ways were looked at, "" when all were."""
-    best, *others = (_corrected(way, corrections.get((way.backend, op), 1.0)) for way in ways)
+    best, *others = (_corrected(way, corrections.get(way.key(op), 1.0)) for way in ways)
     reason = f"{wish}; {best.reason}" if wish else best.reason
     if others and 0 < best.seconds < NEVER and others[0].seconds < NEVER:
         reason += f"; {others[0].backend} would take {others[0].seconds / best.seconds:.2g} times as long"
@@ -115,7 +122,7 @@ def plan(
     profiles: Iterable[Profile],
     *,
     resident: Collection[str] = (),
-    corrections: Mapping[tuple[str, str], float] = NO_CORRECTIONS,
+    corrections: Mapping[Key, float] = NO_CORRECTIONS,
 ) -> Plan:
     """The plan for a call of these sizes on a machine of these profiles."""
     ways = ordered(sizes.op, options(sizes, profiles, resident=resident), corrections)

@@ -26,7 +26,7 @@ from .residency import Residency
 T = TypeVar("T")
 Arrays = Callable[[], tuple[Any, ...]]
 
-ASSURED = 64  # calls of the same sizes after which these are thought over again
+ASSURED = 64  # calls of the same sizes after which these are thought over again; the first ones sooner
 NOBODY: frozenset[str] = frozenset()
 MOST_KNOWN = 4096  # sizes that are remembered
 TOLD = "told by use_backend or OMENDB_BACKEND"
@@ -40,12 +40,18 @@ def nothing() -> tuple[Any, ...]:
 class _Known:
     """What is known of calls of some sizes: their ways; the backend to take without a thought, and for how many more calls."""
 
-    __slots__ = ("assured", "backend", "ways")
+    __slots__ = ("assured", "backend", "trust", "ways")
 
     def __init__(self, ways: list[Option]) -> None:
         self.ways = ways
         self.backend: Backend | None = None
         self.assured = 0
+        self.trust = 1
+
+    def confirm(self, backend: Backend) -> None:
+        """It was chosen: for twice as many calls as the last time, so that a choice that was wrong is left soon."""
+        self.trust = min(2 * self.trust, ASSURED) if backend is self.backend else 1
+        self.backend, self.assured = backend, self.trust
 
 
 class Planner:
@@ -81,7 +87,7 @@ class Planner:
             if holder is not None and devices:
                 self._count(sizes.op, ways, taken, holder, arrays)
             elif ways[-1] in known.ways:  # nothing is counted, and no way was left
-                known.backend, known.assured = cast(Backend, load(way.backend)), ASSURED
+                known.confirm(cast(Backend, load(way.backend)))
         if plans is not None:
             wish = f"device={key[3]!r}" if key[3] else ""
             plans.append(told(sizes.op, ways, self.corrections, wish=wish, measured=taken))
@@ -91,7 +97,7 @@ class Planner:
         """What a call would take, its points not on a device."""
         key = (sizes, threads, NOBODY, device_wanted.get())
         known = self._known.get(key) or self._remember(key, self._ways(sizes, NOBODY, threads))
-        return min(way.seconds * self.corrections.get((way.backend, sizes.op), 1.0) for way in known.ways)
+        return min(way.seconds * self.corrections.get(way.key(sizes.op), 1.0) for way in known.ways)
 
     def plan(self, sizes: Sizes, holder: Any = None, threads: int = 1) -> Plan:
         """What `run` would do."""
@@ -170,7 +176,7 @@ class Planner:
         for way in ways:
             if way.method != "upload" or way.seconds == NEVER:
                 continue
-            there = (way.seconds - way.bringing) * self.corrections.get((way.backend, op), 1.0)
+            there = (way.seconds - way.bringing) * self.corrections.get(way.key(op), 1.0)
             due = self.residency.missed(holder, way.backend, taken - there, way.bringing)
             if due and not self._reason_against(way.backend):
                 self._bring(way.backend, holder, arrays)
