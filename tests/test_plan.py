@@ -70,7 +70,6 @@ EXPECTED = [
     ("H100", LISTED, False, "numba host"),
     ("H100", LISTED, True, "cupy resident"),
     ("H100", MATRIX, False, "cupy upload"),
-    ("H100", MATRIX._replace(here=True), False, "cupy upload"),
     # 38 GB of points: in pieces through a card of 24, not through 2 GB behind 26 cores.
     ("L4", WIDE_SCAN, False, "cupy tiled"),
     ("consumer card", WIDE_SCAN, False, "cupy tiled"),

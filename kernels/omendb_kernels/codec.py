@@ -230,6 +230,11 @@ def residual_bound(error: Any, length: Any, scale: Any, dim: Any, furthest: Any,
     return np.sqrt(error) * (1 + EPS) + ROUNDING * magnitude + unit_error
 
 
+def first_keep(k: int) -> int:
+    """Rows that a scan keeps at first: enough to prove about 99 of 100 queries on the sets measured (docs/decisions.md)."""
+    return 2 * k + 32
+
+
 def l2_bound(scale: Any, score: Any, query_residual: Any, row_residual: Any) -> Any:
     """A lower bound of the squared distance."""
     near = np.maximum(scale * np.sqrt(score) * (1 - EPS) - (query_residual + row_residual) * (1 + EPS), 0.0)

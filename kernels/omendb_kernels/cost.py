@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+from .codec import first_keep
 from .contract import CODE_ALIGN
 
 QUERY_TILE = 64  # queries that share one reading of the codes
@@ -28,8 +29,7 @@ class Sizes(NamedTuple):
 
     op: pairwise (by a matrix product), exact_pairwise, rerank, scan (every row in float64), knn, search_graph, build_graph.
     m queries, n points of d dimensions, `item` bytes a value; k wanted; width: candidates of a re-ranking, places of a search's
-    pool. coded: the points have codes. here: the queries are on the device, where the answer stays. allowed: rows that a mask
-    allows, -1 without one.
+    pool. coded: the points have codes. allowed: rows that a mask allows, -1 without one.
     """
 
     op: str
@@ -40,7 +40,6 @@ class Sizes(NamedTuple):
     width: int = 0
     item: int = 4
     coded: bool = True
-    here: bool = False
     allowed: int = -1
 
     @property
@@ -142,7 +141,7 @@ def coding(n: float, d: float, item: float) -> Amounts:
 
 def amounts(sizes: Sizes) -> Amounts:
     """What a call does. ValueError for an op that is not known."""
-    op, m, n, d, k, width, item, coded, _, allowed = sizes
+    op, m, n, d, k, width, item, coded, allowed = sizes
     if op == "pairwise":
         passes = Amounts(calls=MATRIX_CALLS, streamed=12.0 * m * n + 3.0 * item * d * (m + n))
         return passes._replace(float32=2.0 * m * n * d)
@@ -153,7 +152,7 @@ def amounts(sizes: Sizes) -> Amounts:
     if op == "scan":
         return finish(m, sizes.scanned, d, item)
     if op == "knn":
-        kept = 2 * k + 32
+        kept = first_keep(k)
         prepared = coding(m if coded else m + n, d, item)
         return prepared + scan(m, sizes.scanned, sizes.code_dim, kept) + finish(m, FINISHED * kept, d, item)
     if op == "search_graph":

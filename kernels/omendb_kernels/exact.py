@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Rows
-from .codec import QueryCodes, lower_bounds
+from .codec import QueryCodes, first_keep, lower_bounds
 from .contract import NO_KEY, Float32s, Float64s, Int32s, Int64s
 from .dispatch import backend
 from .keys import distances_of, ordered, pack, unpack
@@ -64,11 +64,6 @@ class Proof:
         self.queries += len(rows)
         self.rows_reranked += int(rows.sum())
         self._per_query.append(rows)
-
-
-def first_keep(k: int) -> int:
-    """Rows kept by the first round: enough to prove about 99 of 100 queries on the sets measured (docs/decisions.md)."""
-    return 2 * k + 32
 
 
 def search(

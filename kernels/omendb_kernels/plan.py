@@ -75,7 +75,7 @@ def options(sizes: Sizes, profiles: Iterable[Profile], *, resident: Collection[s
 
 def _on_device(sizes: Sizes, profile: Profile, taken: float, resident: bool) -> Option:
     speed = profile.transfer or NEVER
-    moved, method, bringing = 0 if sizes.here else sizes.query_bytes, "resident", 0.0
+    moved, method, bringing = sizes.query_bytes, "resident", 0.0
     if not resident:
         fits = profile.room is None or sizes.point_bytes <= SHARE * profile.room
         if not fits and sizes.op not in TILED:
