@@ -142,13 +142,14 @@ def gpu(
     rows: Annotated[str, typer.Option(help="Row counts of random sets, separated by commas.")] = "100000,1000000",
     dims: Annotated[str, typer.Option(help="Their dimensions.")] = "128,768",
     rounds: int = 5,
+    peers: Annotated[str, typer.Option(help="Of torch, faiss, cuvs, flashlib; with commas.")] = "torch,faiss,cuvs,flashlib",
     out: Out = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Every op once, small, nothing timed.")] = False,
 ) -> None:
-    """On a GPU: equal to the CPU, then whole builds and searches beside it, and each op beside the model."""
+    """On a GPU: equal to the CPU, then whole builds and searches beside it, each op beside the model, and peers in turn."""
     from . import gpu as bench
 
-    raise typer.Exit(bench.report(rows=rows, dims=dims, data=data, rounds=rounds, out=out, smoke=smoke))
+    raise typer.Exit(bench.report(rows=rows, dims=dims, data=data, rounds=rounds, peers=peers, out=out, smoke=smoke))
 
 
 @app.command()

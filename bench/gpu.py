@@ -1,4 +1,5 @@
-"""The day a GPU is at hand: what the card itself reaches, what each op takes beside the model, whole builds beside the CPU.
+"""The day a GPU is at hand: what the card itself reaches, what each op takes beside the model, whole builds beside the CPU,
+and beside other libraries on the card (gpu_race.py).
 
 First the gate: the graph and the answers must be the CPU's, bit for bit, or no time is printed. The calls that are timed are
 those of a real build and search, recorded and played again.
@@ -9,11 +10,11 @@ from __future__ import annotations
 import importlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from .roofline import DEVICES
 from .roofline_kernels import per_op
 from .tables import number, ratio, table
 
+if TYPE_CHECKING:
+    from .gpu_peers import Peer
+
 BATCH, K = 10_000, 10
 GEMM, COPIED = 8192, 1 << 30
 SMOKE_ROWS, SMOKE_DIM = 4_500, 40  # more than the graph's `small`: leaves are carved
@@ -34,8 +38,11 @@ OPS = ("lengths", "encode", "nearest", "rerank", "pairwise", "assign", "pick", "
        "reach")  # fmt: skip
 
 
-def report(*, rows: str, dims: str, data: Path | None, rounds: int, out: Path | None, smoke: bool) -> int:
-    """Print the tables, or run every op once on a small case (`smoke`). 1 where an answer differs from the CPU's."""
+def report(*, rows: str, dims: str, data: Path | None, rounds: int, peers: str, out: Path | None, smoke: bool) -> int:
+    """Print the tables, or run every op once on a small case (`smoke`). 1 where an answer differs from the CPU's.
+
+    peers: the libraries that race ours on the card (gpu_peers.py), in a comma list; those that cannot run get a line.
+    """
     why = dispatch.list_backends().get("cupy", "this version knows no backend of that name")
     if why is not None:
         print(f"no cupy backend: {why}")
@@ -43,19 +50,32 @@ def report(*, rows: str, dims: str, data: Path | None, rounds: int, out: Path | 
     device = Device(importlib.import_module(dispatch.BACKENDS["cupy"]))
     if smoke:
         return _smoke(device)
-    result: dict[str, Any] = {"card": device.name, "peaks": device.peaks(rounds), "machine": ok.facts(), "runs": []}
+    from .gpu_peers import chosen, versions
+
+    kinds = chosen(peers)
+    told = versions(kinds)
+    result: dict[str, Any] = {"card": device.name, "peaks": device.peaks(rounds), "machine": ok.facts(), "peers": told}
+    runs = result["runs"] = []
+
+    def keep(run: dict[str, Any]) -> None:
+        """In the file at once: a library may end the process."""
+        runs.append(run)
+        save(out, "gpu", result, told)
+
     print(f"{device.name}: {', '.join(f'{name} {number(value)}' for name, value in result['peaks'].items())}")
+    if told:
+        print(f"peers: {', '.join(f'{name} {version}' for name, version in told.items())}; settings: bench/gpu_peers.py")
     for dim in _numbers(dims):
         for count in _numbers(rows):
-            run = _run(device, f"{count:,} x {dim} float32", _rows(count + BATCH, dim), rounds)
-            result["runs"].append(run)
+            name = f"{count:,} x {dim} float32"
+            keep(_run(device, name, _rows(count + BATCH, dim), rounds, BATCH, kinds=kinds))
     if data is not None:
         from .sets import load
 
         for one in load(data):
-            result["runs"].append(_run(device, one.name, np.concatenate([one.base, one.queries]), rounds, len(one.queries)))
-    save(out, "gpu", result)
-    return 0 if all(run["equal"] for run in result["runs"]) else 1
+            both = np.concatenate([one.base, one.queries])
+            keep(_run(device, one.name, both, rounds, len(one.queries), metric=one.metric, kinds=kinds))
+    return 0 if all(run["equal"] for run in runs) else 1
 
 
 def _numbers(words: str) -> list[int]:
@@ -101,6 +121,14 @@ class Device:
             found[f"gemm {np.dtype(dtype).name} T/s"] = 2 * GEMM**3 / seconds / 1e12
         return found
 
+    def sync(self) -> None:
+        """Wait for all that the card was asked for, by whatever library."""
+        self.cupy.cuda.Device().synchronize()
+
+    def spare(self) -> None:
+        """Give back what CuPy holds and nobody uses."""
+        self.cupy.get_default_memory_pool().free_all_blocks()
+
     def put(self, value: Any) -> Any:
         """The arrays of an argument on the device."""
         if isinstance(value, Rows):
@@ -145,11 +173,11 @@ def _cpu() -> Any:
     return importlib.import_module(dispatch.BACKENDS[name])
 
 
-def _whole(backend: Any, rows: np.ndarray, queries: np.ndarray) -> tuple[dict[str, float], tuple[np.ndarray, ...]]:
+def _whole(backend: Any, rows: np.ndarray, queries: np.ndarray, metric: str) -> tuple[dict[str, float], tuple[np.ndarray, ...]]:
     """Seconds of build, search and certified search, transfers with them, and the bits that came out."""
     with in_force(backend):
         start = time.perf_counter()
-        graph, points, facts = ok.build_graph(rows)
+        graph, points, facts = ok.build_graph(rows, metric)
         built = time.perf_counter()
         ok.search_graph(graph, points, queries[:64], K)  # what is prepared once
         first = time.perf_counter()
@@ -161,12 +189,21 @@ def _whole(backend: Any, rows: np.ndarray, queries: np.ndarray) -> tuple[dict[st
     return taken | {f"build: {phase}": value for phase, value in facts.seconds.items()}, (graph.neighbours, *found, *exact)
 
 
-def _run(device: Device, name: str, all_rows: np.ndarray, rounds: int, asked: int = BATCH) -> dict[str, Any]:
-    """One set: the gate, whole times beside the CPU's, then each op."""
+def _run(
+    device: Device,
+    name: str,
+    all_rows: np.ndarray,
+    rounds: int,
+    asked: int = BATCH,
+    *,
+    metric: str = "l2",
+    kinds: Sequence[type[Peer]] = (),
+) -> dict[str, Any]:
+    """One set, of which the last `asked` rows are queries: the gate, whole times beside the CPU's, each op, then the peers."""
     rows, queries = all_rows[:-asked], all_rows[-asked:]
-    _whole(device.backend, rows[:5000], queries[:100])  # compiles
-    mine, bits = _whole(device.backend, rows, queries)
-    theirs, wanted = _whole(_cpu(), rows, queries)
+    _whole(device.backend, rows[:5000], queries[:100], metric)  # compiles
+    mine, bits = _whole(device.backend, rows, queries, metric)
+    theirs, wanted = _whole(_cpu(), rows, queries, metric)
     equal = all(a.tobytes() == b.tobytes() for a, b in zip(bits, wanted, strict=True))
     print(f"\n{name}: {'equal to' if equal else 'DIFFERENT from'} the CPU's graph and answers")
     run: dict[str, Any] = {"name": name, "equal": equal}
@@ -174,10 +211,22 @@ def _run(device: Device, name: str, all_rows: np.ndarray, rounds: int, asked: in
         return run
     lines = [[what, f"{mine[what]:.3f}", f"{theirs.get(what, 0):.3f}", ratio(theirs.get(what), mine[what])] for what in mine]
     print(table(["seconds", "GPU", "CPU", "CPU / GPU"], lines))
-    recorder = Recorder(device.backend)
-    _whole(recorder, rows, queries)
-    run |= {"gpu": mine, "cpu": theirs, "ops": _ops(device, recorder.calls, len(rows), rows.shape[1], rounds)}
+    calls = _recorded(device.backend, rows, queries, metric)
+    run |= {"gpu": mine, "cpu": theirs, "ops": _ops(device, calls, len(rows), rows.shape[1], rounds)}
+    del calls  # and what they hold on the card
+    if kinds:
+        from .gpu_race import race
+        from .sets import DataSet
+
+        run |= race(device, DataSet(name, metric, rows, queries), wanted[3], kinds, rounds)
     return run
+
+
+def _recorded(backend: Any, rows: np.ndarray, queries: np.ndarray, metric: str) -> list[Any]:
+    """The calls of ops of a whole build and its searches."""
+    recorder = Recorder(backend)
+    _whole(recorder, rows, queries, metric)
+    return recorder.calls
 
 
 def _ops(device: Device, calls: list[Any], n: int, dim: int, rounds: int) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ def test_every_command_names_what_is_there(tmp_path):
     tools = ("memcheck", "racecheck", "synccheck", "initcheck")
     assert {"smi", "device", "gate", "smoke", "bench", "counters", *(f"sanitize-{tool}" for tool in tools)} <= set(steps)
     assert "tests/test_gpu_device.py" in steps["device"]
+    assert "--peers torch,faiss,cuvs,flashlib" in steps["bench"]
     assert steps["bench"].endswith(f"--data /data --out {tmp_path}/out/bench.json")
     assert not (tmp_path / "out").exists()  # nothing was run
 
@@ -51,7 +52,8 @@ def test_a_missing_file_or_module_is_said(tmp_path):
 def test_its_options_are_options():
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))
     env = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", "NO_COLOR": "1"}
-    for command, options in (("gpu", ("--rows", "--dims", "--data", "--out", "--smoke")), ("exact", ("--oracle", "--rounds"))):
+    wanted = {"gpu": ("--rows", "--dims", "--peers", "--data", "--out", "--smoke"), "exact": ("--oracle", "--rounds")}
+    for command, options in wanted.items():
         shown = [sys.executable, "-m", "bench", command, "--help"]
         told = subprocess.run(shown, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120).stdout
         assert [option for option in options if option not in told] == []
