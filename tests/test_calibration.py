@@ -195,6 +195,13 @@ def test_facts_of_this_machine():
     assert not machine.installed("no.such.module")
 
 
+def test_generations_of_one_name_are_told_apart():
+    first = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
+    assert machine._named_by(f"{first}\n{first}") == "AMD EPYC (family 25, model 17)"
+    assert machine._named_by("processor : 0\nmodel name : Cortex-X1\n") == "Cortex-X1"
+    assert machine._named_by("processor\t: 0\nBogoMIPS\t: 50.00\n") == ""
+
+
 def test_samples_are_the_same_each_time():
     rows, codes = calibration.sample(500, 32)
     again, _ = calibration.sample(500, 32)
