@@ -172,7 +172,8 @@ def underflow(d: int) -> float:
 
 TUNABLE = {
     "TILE", "TILE_VALUES", "SLICE", "SPARSE", "FEW", "LEAST_PART", "CHUNK_BYTES", "CHUNK", "LEAVES", "MERGE_ROWS",
-    "QUERY_BLOCK", "BLOCK", "BLOCK_VALUES", "_BLOCK_ROWS", "_BLOCK_VALUES",
+    "QUERY_BLOCK", "BLOCK", "BLOCK_VALUES", "_BLOCK_ROWS", "_BLOCK_VALUES", "LEAST_PRODUCTS",
+    "LEAST_VALUES", "ALONE",
 }  # fmt: skip
 FILES = ("distances", "encode", "nearest", "rerank", "assign", "pick", "prune", "link", "beam")
 TUNED = ("arrays", "exact", "gemm", "points", *(f"backends.{{}}.{name}" for name in FILES))

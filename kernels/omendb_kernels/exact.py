@@ -31,6 +31,7 @@ SCAN_SHARE = 8  # past n / 8 kept rows a full scan is cheaper than another round
 CODED_ROWS = 1024  # below this many allowed rows codes save nothing, as long as queries have together no more than
 SCANNED_VALUES = 1_500_000  # to look at: what a float64 scan does while a round with codes begins, some 250 us;
 SCAN_START = 90_000  # a query's own start counts as so many
+ALONE = 500_000  # values of a scan in float64 that one thread does while another wakes and is waited for (parallel.py)
 
 
 @dataclass
@@ -218,6 +219,8 @@ def scan(
     """Exact search without codes: the final distance of every allowed row. Cost: m * n * d float64 products."""
     m = len(queries)
     allowed = np.arange(len(points), dtype=np.int32) if mask is None else np.flatnonzero(mask).astype(np.int32)
+    if m * len(allowed) * points.data.shape[1] < ALONE:
+        threads = 1
     parts = 1 if m >= threads else threads
     code = METRICS[metric].code
     keys = np.empty((m, parts, k), np.int64)

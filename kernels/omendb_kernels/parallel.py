@@ -25,6 +25,7 @@ _pool_size = 0
 def run(task: Callable[[T], None], items: Iterable[T], threads: int) -> None:
     """Call `task` once for every item, on at most `threads` threads (the caller's is one of them).
 
+    For two items of less than 100 us each one thread is quicker: another takes so long to wake, and to be waited for.
     Items are taken in order; a task's result must not depend on which thread runs it. The first exception is raised
     here, after the running tasks have ended; items not yet begun are dropped.
     """

@@ -25,9 +25,10 @@ from ._tile import pack as pack_rows
 
 FEW = 4  # fewer queries are scanned without packing
 QUERY_BLOCK = 2048
+LEAST_PRODUCTS = 40_000_000  # bytes multiplied that are worth a packing of one's own: queries are split by it, then rows
 CHUNK_BYTES = 1 << 17  # of packed codes: they stay in the second cache with a line of scores
 AHEAD = 16  # rows that a scan asks for before it needs them
-LEAST_PART = 4096  # rows that are worth a thread of their own
+LEAST_PART = 1 << 20  # bytes of codes that are worth a thread of their own
 SPARSE = 4  # gather the allowed rows first when fewer than one in this many is allowed
 
 
@@ -43,9 +44,10 @@ def nearest(queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_]
     own, others = readable_codes(queries), readable_codes(points)
     m, n = len(queries.codes), len(points.codes)
     allowed = np.zeros(0, np.bool_) if mask is None else unlocked(mask)
-    step = max(1, min(QUERY_BLOCK, -(-m // threads)))
+    packings = max(1, min(threads, m * others[0].size // LEAST_PRODUCTS))
+    step = max(1, min(QUERY_BLOCK, -(-m // packings)))
     query_blocks = list(blocks(m, step))
-    parts = max(1, min(threads // max(1, len(query_blocks)), n // LEAST_PART))
+    parts = max(1, min(threads // max(1, len(query_blocks)), others[0].size // LEAST_PART))
     heaps = np.full((parts, m, k), NO_KEY, np.int64)
     chunk = max(WIDTH, CHUNK_BYTES // points.codes.shape[1] // WIDTH * WIDTH)
 

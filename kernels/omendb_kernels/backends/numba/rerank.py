@@ -16,6 +16,7 @@ from ._heap import bits_to_float, ordered_bits, replace_root
 from ._rows import JIT, distance, lane_dot, readable, unlocked
 
 COSINE = 1
+LEAST_VALUES = 500_000  # of candidates that are worth a thread of their own
 AHEAD = 2  # candidates whose vectors are asked for before they are needed
 
 
@@ -43,7 +44,8 @@ def rerank(
         here = slice(*block)
         rerank_rows(values[here], data, chosen[here], bounds[here], sizes, metric, keys[here])
 
-    run(part, blocks(m, max(1, -(-m // (4 * threads)))), threads)
+    least = LEAST_VALUES // max(1, chosen.shape[1] * values.shape[1])
+    run(part, blocks(m, max(1, least, -(-m // (4 * threads)))), threads)
     keys.sort(axis=1)
     return distances_of(keys)
 

@@ -27,6 +27,7 @@ from .encode import encode_rows, rotate
 from .rerank import COSINE, rerank_rows
 
 IP = 2
+LEAST_PLACES = 500  # of pools, together, that are worth a thread of their own
 
 _residual_bound, _l2_bound, _ip_bound = (njit(**JIT)(bound) for bound in (residual_bound, l2_bound, ip_bound))
 
@@ -57,7 +58,8 @@ def seek(plan: SearchPlan) -> Callable[[Rows, int, int, int], tuple[Float32s, In
             here = slice(*bounds)
             fewest.append(_seek(unlocked(queries[here].float32()), *prepared, beam, distances[here], ids[here]))
 
-        run(part, blocks(m, max(1, min(BLOCK, -(-m // threads)))), threads)
+        least = -(-LEAST_PLACES // beam)
+        run(part, blocks(m, max(1, min(BLOCK, max(least, -(-m // threads))))), threads)
         return distances, ids, min(fewest, default=len(plan.vectors))
 
     return search
