@@ -29,45 +29,48 @@ LEAST_PRODUCTS = 40_000_000  # bytes multiplied that are worth a packing of one'
 CHUNK_BYTES = 1 << 17  # of packed codes: they stay in the second cache with a line of scores
 AHEAD = 16  # rows that a scan asks for before it needs them
 LEAST_PART = 1 << 20  # bytes of codes that are worth a thread of their own
-SPARSE = 4  # gather the allowed rows first when fewer than one in this many is allowed
+SPARSE = 4  # fewer than one row in so many allowed: these alone are met, by a list
 
 
 def nearest(queries: CodeRows, points: CodeRows, k: int, mask: NDArray[np.bool_] | None, *, threads: int) -> Int64s:
     """See contract.py."""
+    some = np.empty(0, np.int32)
     if mask is not None and np.count_nonzero(mask) * SPARSE < len(mask):
-        ids = np.flatnonzero(mask)
-        keys = nearest(queries, points.take(ids), k, None, threads=threads)
-        scores, places = unpack(keys)
-        found = places >= 0
-        keys[found] = pack(scores[found], ids[places[found]])
-        return keys
+        some, mask = np.flatnonzero(mask).astype(np.int32), None
+        if len(some) == 0:
+            return np.full((len(queries.codes), k), NO_KEY, np.int64)
     own, others = readable_codes(queries), readable_codes(points)
-    m, n = len(queries.codes), len(points.codes)
+    m, n, dim = len(queries.codes), len(some) or len(points.codes), points.codes.shape[1]
     allowed = np.zeros(0, np.bool_) if mask is None else unlocked(mask)
-    packings = max(1, min(threads, m * others[0].size // LEAST_PRODUCTS))
+    packings = max(1, min(threads, m * n * dim // LEAST_PRODUCTS))
     step = max(1, min(QUERY_BLOCK, -(-m // packings)))
     query_blocks = list(blocks(m, step))
-    parts = max(1, min(threads // max(1, len(query_blocks)), others[0].size // LEAST_PART))
+    parts = max(1, min(threads // max(1, len(query_blocks)), n * dim // LEAST_PART))
     heaps = np.full((parts, m, k), NO_KEY, np.int64)
-    chunk = max(WIDTH, CHUNK_BYTES // points.codes.shape[1] // WIDTH * WIDTH)
+    chunk = max(WIDTH, CHUNK_BYTES // dim // WIDTH * WIDTH)
 
     def scan(task: tuple[int, int, int]) -> None:
         part, first, last = task
         start, stop = part * n // parts, (part + 1) * n // parts
         if last - first < FEW:
-            _scan(*own, *others, allowed, first, last, start, stop, heaps[part])
+            _scan(*own, *others, allowed, some, first, last, start, stop, heaps[part])
         else:
-            _tiles(*own, *others, allowed, first, last, start, stop, chunk, heaps[part])
+            _tiles(*own, *others, allowed, some, first, last, start, stop, chunk, heaps[part])
 
     run(scan, [(part, first, last) for part in range(parts) for first, last in query_blocks], threads)
     merged = heaps.transpose(1, 0, 2).reshape(m, parts * k)
     merged.sort(axis=1)
-    return merged[:, :k]
+    keys = merged[:, :k]
+    if len(some):  # they were counted among themselves
+        scores, places = unpack(keys)
+        found = places >= 0
+        keys[found] = pack(scores[found], some[places[found]])
+    return keys
 
 
 @njit(**JIT)
 def _tiles(
-    query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, allowed: Any,
+    query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, allowed: Any, some: Any,
     first: Any, last: Any, start: Any, stop: Any, chunk: Any, heaps: Any,
 ) -> None:  # fmt: skip
     dim = codes.shape[1]
@@ -78,17 +81,19 @@ def _tiles(
         count = min(chunk, stop - low)
         steps = (count + WIDTH - 1) // WIDTH
         bias[:] = NO_SCORE
-        pack_rows(codes, nobody, low, count, panels)
+        pack_rows(codes, some[low : low + count], low, count, panels)
         for j in range(count):
-            if len(allowed) == 0 or allowed[low + j]:
-                bias[j] = norms[low + j] + np.int32(2) * shift_of(codes[low + j])
+            row = np.int64(some[low + j]) if len(some) else np.int64(low + j)
+            if len(allowed) == 0 or allowed[row]:
+                bias[j] = norms[row] + np.int32(2) * shift_of(codes[row])
         for q in range(first, last, ROWS):
             products(query_codes, nobody, q, last, panels, steps * WIDTH // COLUMNS, dots)
             for r in range(min(ROWS, last - q)):
                 line, heap = dots[r], heaps[q + r]
                 if len(query_wide):
                     for j in range(count):
-                        line[j] += query_wide[q + r] * wide[low + j]
+                        row = np.int64(some[low + j]) if len(some) else np.int64(low + j)
+                        line[j] += query_wide[q + r] * wide[row]
                 base = np.int64(query_norms[q + r])
                 limit = np.int32(min((heap[0] >> 32) - base, np.int64(NO_SCORE - 1)))
                 # A full heap bounds better than the line's own minima.
@@ -99,12 +104,23 @@ def _tiles(
 
 @njit(**JIT)
 def _scan(
-    query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, allowed: Any,
+    query_codes: Any, query_norms: Any, query_wide: Any, codes: Any, norms: Any, wide: Any, allowed: Any, some: Any,
     first: Any, last: Any, start: Any, stop: Any, heaps: Any,
 ) -> None:  # fmt: skip
     for q in range(first, last):
         query, heap = query_codes[q], heaps[q]
         norm = np.int32(query_norms[q] + np.int32(2) * query_shift(query))
+        if len(some):
+            for j in range(start, stop):
+                prefetch(codes, np.int64(some[min(j + AHEAD, stop - 1)]))
+                row = np.int64(some[j])
+                dot = shifted_dot(query, codes[row])
+                if len(query_wide):
+                    dot = np.int32(dot + query_wide[q] * wide[row])
+                key = (np.int64(np.int32(norm + norms[row] - np.int32(2) * dot)) << 32) | j
+                if key < heap[0]:
+                    replace_root(heap, key)
+            continue
         for i in range(start, stop):
             prefetch(codes, min(i + AHEAD, stop - 1))
             dot = shifted_dot(query, codes[i])
