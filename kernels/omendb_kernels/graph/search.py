@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..points import PointSet
 
 QUERY_BLOCK = 1024
-SCAN_PER_PLACE = 15  # rows that a masked scan passes in the time of one place of a pool (docs/decisions.md)
+SCAN_PER_PLACE = 60  # rows that a masked scan passes in the time of one place of a pool (docs/decisions.md)
 ENOUGH = 0.5  # of the pool that was asked for: fewer allowed rows found, and the query is scanned
 BOUNDED = 1 << 17  # values of all candidates: for fewer, computing their bounds costs more than it saves
 MAX_TWINS = 4096  # rows of equal code that one query for fewer looks at
