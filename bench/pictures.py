@@ -61,8 +61,10 @@ def html(told: dict[str, Any]) -> str:
     """A page that is all picture."""
     figures = []
     for one in told["results"]:
-        run, shape = one["runs"][0], f"{one['set']}, {one['rows']:,} x {one['dim']} {one['dtype']}, {one['metric']}"
-        figures.append(recall_chart("batches, one thread", shape, run["curves"]["queries"])(f"chart-{len(figures)}"))
+        run = one["runs"][0]
+        threads = "one thread" if run["threads"] == 1 else f"{run['threads']} threads"
+        shape = f"{one['set']}, {one['rows']:,} x {one['dim']} {one['dtype']}, {one['metric']}"
+        figures.append(recall_chart(f"queries, {threads}", shape, run["curves"]["queries"])(f"chart-{len(figures)}"))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><style>{STYLE}{LOOK}</style></head><body>'
         f'<div class="charts">{"".join(figures)}</div><p class="source">{escape(source(told))}</p>{MEASURE}</body></html>'

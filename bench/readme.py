@@ -13,6 +13,7 @@ import numpy as np
 
 from .compare import source
 from .record import read
+from .tables import load_of
 
 UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
 BLOCK = re.compile(r"(<!-- bench (\w+): (\S+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
@@ -81,15 +82,19 @@ def builds(told: dict[str, Any]) -> list[str]:
     """Seconds, memory and threads of builds."""
     peers = _peers(told["results"][0]["runs"][0])
     head = ["build, one thread", "ours", *(f"{name} / ours" for name in peers)]
-    head += ["memory beyond the rows, in rows as float32: ours", *peers, "ours, two threads"]
+    head += ["memory beyond the rows, in rows as float32: ours", *peers]
+    head += ["from its file to a first answer: ours", *peers]
+    faster = list(told["results"][0]["speedups"])
+    head += [f"ours, {words} threads" for words in faster]
     lines = []
     for one in told["results"]:
         built = one["runs"][0]["build"]
         seconds = built["ours"]["seconds"]
         memory = [f"{built[name]['peak_ratio']:.1f}" for name in ("ours", *peers)]
-        faster = next((f"{factors['build']:.2f}x" for factors in one["speedups"].values()), "-")
         beside = (times(built[name]["seconds"], seconds) for name in peers)
-        lines.append([_shape(one), duration(seconds), *beside, *memory, faster])
+        loads = ("-" if (load := load_of(built[name])) is None else duration(load / 1e3) for name in ("ours", *peers))
+        threads = (f"{one['speedups'][words]['build']:.2f}x" for words in faster)
+        lines.append([_shape(one), duration(seconds), *beside, *memory, *loads, *threads])
     return table(head, lines)
 
 

@@ -14,7 +14,7 @@ from .curves import LEVELS, PERCENTILES, at_recall
 from .measurements import measurements
 from .record import read
 from .scale import CASES
-from .tables import MASKED, filters, mask_lines, number, ratio
+from .tables import MASKED, filters, load_of, mask_lines, number, ratio
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --faint: #5b6670; --ground: #ffffff; --panel: #f4f6f8; --rule: #d5dbe1;
@@ -173,8 +173,10 @@ def _builds(page: Page, built: dict[str, Any]) -> None:
     for name, one in built.items():
         saved = None if one["nbytes"] is None else one["nbytes"] / 1e6
         beside = "" if name == "ours" else ratio(one["seconds"], built["ours"]["seconds"])
-        rows.append([name, number(one["seconds"], ".2f"), beside, number(one["peak_ratio"], ".2f"), number(saved, ",.1f")])
-    page.table("Builds", ["index", "seconds", "peer / ours", "peak memory / raw rows", "saved, MB"], rows)
+        grown, load = number(one["peak_ratio"], ".2f"), number(load_of(one), ",.1f")
+        rows.append([name, number(one["seconds"], ".2f"), beside, grown, number(saved, ",.1f"), load])
+    head = ["index", "seconds", "peer / ours", "peak memory / raw rows", "saved, MB", "file to first answer, ms"]
+    page.table("Builds", head, rows)
 
 
 def kernels(page: Page, told: dict[str, Any]) -> None:

@@ -51,13 +51,21 @@ def show(result: dict[str, Any]) -> None:
 
 
 def builds(built: dict[str, Any]) -> str:
-    """Seconds and peer / ours; how far the process grew, in units of n d 4 bytes; megabytes of the saved index."""
+    """Seconds and peer / ours; how far the process grew, in units of n d 4 bytes; megabytes of the saved index; milliseconds
+    from it to a first answer."""
     lines = []
     for name, one in built.items():
         compared = "" if name == "ours" else ratio(one["seconds"], built["ours"]["seconds"])
         saved = None if one["nbytes"] is None else one["nbytes"] / 1e6
-        lines.append([name, number(one["seconds"], ".2f"), compared, number(one["peak_ratio"], ".2f"), number(saved, ".1f")])
-    return table(["build", "seconds", "/ ours", "peak / raw", "index MB"], lines)
+        grown = number(one["peak_ratio"], ".2f")
+        lines.append([name, number(one["seconds"], ".2f"), compared, grown, number(saved, ".1f"), number(load_of(one), ".1f")])
+    return table(["build", "seconds", "/ ours", "peak / raw", "index MB", "load, ms"], lines)
+
+
+def load_of(built: dict[str, Any]) -> float | None:
+    """Milliseconds; None where the index was not saved, or the run is from before loading was measured."""
+    found = built.get("load")
+    return 1e3 * found["seconds"] if found else None
 
 
 def speeds(curves: dict[str, Any]) -> str:

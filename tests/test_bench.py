@@ -42,6 +42,7 @@ def test_ann_measures_ours_alone(folder, tmp_path):
     assert all(0 <= point["recall"] <= 1 and point["qps"] > 0 for point in curve)
     assert curve[-1]["recall"] >= 0.95
     assert run["build"]["ours"]["nbytes"] > 3000 * 32
+    assert run["build"]["ours"]["load"]["seconds"] > 0
     assert sorted(run["single"]["ours"]["us"]) == run["single"]["ours"]["us"]
     assert [one["rows"] for one in run["masks"].values()] == [1500, 300, 30, 3]  # the last are fewer than k
     assert all(one["tuned"]["recall"] > 0.9 and one["exact"]["qps"] > 0 for one in run["masks"].values())
