@@ -10,11 +10,11 @@ from typing import Any
 
 from .charts import Axis, bars, lines
 from .compare import source
-from .curves import LEVELS, PERCENTILES, at_recall
+from .curves import LEVELS, PERCENTILES
 from .measurements import measurements
 from .record import read
 from .scale import CASES
-from .tables import MASKED, filters, load_of, mask_lines, number, ratio
+from .tables import MASKED, build_lines, filters, mask_lines, number, speed_lines
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --faint: #5b6670; --ground: #ffffff; --panel: #f4f6f8; --rule: #d5dbe1;
@@ -150,16 +150,8 @@ def recall_chart(kind: str, shape: str, curves: dict[str, Any]) -> Callable[[str
 
 
 def _speeds(page: Page, title: str, curves: dict[str, Any]) -> None:
-    own = {level: at_recall(curves["ours"], level) for level in LEVELS}
-    rows = []
-    for name, points in curves.items():
-        row = [name]
-        for level in LEVELS:
-            found = at_recall(points, level)
-            row += [number(found), "" if name == "ours" else ratio(own[level], found)]
-        rows.append(row)
     head = [cell for level in LEVELS for cell in (f"at {level}, queries/s", "ours / peer")]
-    page.table(title, ["index", *head], rows)
+    page.table(title, ["index", *head], speed_lines(curves))
 
 
 def _masks(page: Page, run: dict[str, Any]) -> None:
@@ -169,14 +161,8 @@ def _masks(page: Page, run: dict[str, Any]) -> None:
 
 
 def _builds(page: Page, built: dict[str, Any]) -> None:
-    rows = []
-    for name, one in built.items():
-        saved = None if one["nbytes"] is None else one["nbytes"] / 1e6
-        beside = "" if name == "ours" else ratio(one["seconds"], built["ours"]["seconds"])
-        grown, load = number(one["peak_ratio"], ".2f"), number(load_of(one), ",.1f")
-        rows.append([name, number(one["seconds"], ".2f"), beside, grown, number(saved, ",.1f"), load])
     head = ["index", "seconds", "peer / ours", "peak memory / raw rows", "saved, MB", "file to first answer, ms"]
-    page.table("Builds", head, rows)
+    page.table("Builds", head, build_lines(built))
 
 
 def kernels(page: Page, told: dict[str, Any]) -> None:

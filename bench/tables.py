@@ -51,15 +51,21 @@ def show(result: dict[str, Any]) -> None:
 
 
 def builds(built: dict[str, Any]) -> str:
-    """Seconds and peer / ours; how far the process grew, in units of n d 4 bytes; megabytes of the saved index; milliseconds
-    from it to a first answer."""
+    """What `build_lines` gives."""
+    return table(["build", "seconds", "/ ours", "peak / raw", "index MB", "load, ms"], build_lines(built))
+
+
+def build_lines(built: dict[str, Any]) -> list[list[str]]:
+    """A line for each index: its name, seconds, peer / ours; how far the process grew, in units of n d 4 bytes; megabytes of
+    the saved index; milliseconds from it to a first answer."""
     lines = []
     for name, one in built.items():
         compared = "" if name == "ours" else ratio(one["seconds"], built["ours"]["seconds"])
         saved = None if one["nbytes"] is None else one["nbytes"] / 1e6
         grown = number(one["peak_ratio"], ".2f")
-        lines.append([name, number(one["seconds"], ".2f"), compared, grown, number(saved, ".1f"), number(load_of(one), ".1f")])
-    return table(["build", "seconds", "/ ours", "peak / raw", "index MB", "load, ms"], lines)
+        told = [number(one["seconds"], ".2f"), compared, grown, number(saved, ",.1f"), number(load_of(one), ",.1f")]
+        lines.append([name, *told])
+    return lines
 
 
 def load_of(built: dict[str, Any]) -> float | None:
@@ -70,6 +76,15 @@ def load_of(built: dict[str, Any]) -> float | None:
 
 def speeds(curves: dict[str, Any]) -> str:
     """Queries a second at each recall, and the last recall of each curve."""
+    last = (points[-1] for points in curves.values())
+    ends = (f"{point['recall']:.4f} at {point['effort']}" for point in last)
+    lines = [[*line, end] for line, end in zip(speed_lines(curves), ends, strict=True)]
+    head = [cell for level in LEVELS for cell in (f"{level:.2f}", "")]
+    return table(["", *head, "ends"], lines)
+
+
+def speed_lines(curves: dict[str, Any]) -> list[list[str]]:
+    """A line for each index: its name; for each of LEVELS queries a second, ours / peer."""
     own_at = {level: at_recall(curves["ours"], level) for level in LEVELS}
     lines = []
     for name, points in curves.items():
@@ -77,10 +92,8 @@ def speeds(curves: dict[str, Any]) -> str:
         for level in LEVELS:
             found = at_recall(points, level)
             line += [number(found), "" if name == "ours" else ratio(own_at[level], found)]
-        last = points[-1]
-        lines.append([*line, f"{last['recall']:.4f} at {last['effort']}"])
-    head = [cell for level in LEVELS for cell in (f"{level:.2f}", "")]
-    return table(["", *head, "ends"], lines)
+        lines.append(line)
+    return lines
 
 
 def latencies(single: dict[str, Any]) -> str:

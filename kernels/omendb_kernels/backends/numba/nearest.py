@@ -110,7 +110,7 @@ def _scan(
     for q in range(first, last):
         query, heap = query_codes[q], heaps[q]
         norm = np.int32(query_norms[q] + np.int32(2) * query_shift(query))
-        if len(some):
+        if len(some):  # the same again by the list: one function for both takes 1.5 times as long
             for j in range(start, stop):
                 prefetch(codes, np.int64(some[min(j + AHEAD, stop - 1)]))
                 row = np.int64(some[j])
