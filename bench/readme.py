@@ -177,6 +177,14 @@ def start(told: dict[str, Any]) -> list[str]:
     return table(head, lines)
 
 
+def compiling(told: dict[str, Any]) -> list[str]:
+    """What all kernels take, once and from then on."""
+    states = ("cold", "from the cache")
+    head = ["kernels, beyond the second call", *told["cold"]["seconds"]]
+    lines = [[state, *(f"{max(0.0, value):.2f} s" for value in told[state]["seconds"].values())] for state in states]
+    return table(head, lines)
+
+
 def dispatch(told: dict[str, Any]) -> list[str]:
     """What was chosen beside the best choice."""
     ratios = [one["regret"] for one in told["calls"]]
@@ -192,5 +200,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "exact": exact,
     "databases": databases,
     "start": start,
+    "compiling": compiling,
     "dispatch": dispatch,
 }
