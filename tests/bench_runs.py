@@ -27,10 +27,10 @@ def measured(out: Path, *arguments: Any) -> dict[str, Any]:
     return json.loads(out.read_text())
 
 
-def make_set(place: Path, rng: np.random.Generator, rows: int = 3000, dim: int = 32) -> None:
+def make_set(place: Path, rng: np.random.Generator, rows: int = 3000, dim: int = 32, clusters: int = 30) -> None:
     """rows x dim uint8 in loose clusters under l2, and 60 queries."""
-    centres = rng.integers(40, 216, (30, dim))
-    found = (centres[rng.integers(0, 30, rows + 60)] + rng.integers(-40, 41, (rows + 60, dim))).astype(np.uint8)
+    centres = rng.integers(40, 216, (clusters, dim))
+    found = (centres[rng.integers(0, clusters, rows + 60)] + rng.integers(-40, 41, (rows + 60, dim))).astype(np.uint8)
     place.mkdir(parents=True)
     np.save(place / "base.npy", found[60:])
     np.save(place / "queries.npy", found[:60])

@@ -145,8 +145,10 @@ def test_start(folder, tmp_path):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("hnswlib"), reason="exchange is with hnswlib or FAISS: neither is installed")
-def test_exchange(folder, tmp_path):
-    told = measured(tmp_path / "out.json", "exchange", "--data", folder, "--threads", 1)
+def test_exchange(tmp_path, rng):
+    """Its gate is of half a point: where two of 60 queries begin in a wrong small cluster, one of them lost is 1.7."""
+    make_set(tmp_path / "data" / "tiny", rng, clusters=4)
+    told = measured(tmp_path / "out.json", "exchange", "--data", tmp_path / "data", "--threads", 1)
     assert max(told["results"]["tiny"]["exported"]["hnswlib"]["recall"]) > 0.9
 
 

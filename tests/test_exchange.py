@@ -71,19 +71,37 @@ def reached(lists: np.ndarray, start: int) -> np.ndarray:
 
 
 def test_levels_are_geometric(rng):
-    """Sixteen times fewer rows a layer, by five standard errors; the shares are FAISS's own for M = 16 and sum to one."""
+    """Sixteen times fewer rows a layer, by five standard errors, and a twentieth more where some would not be near one; the
+    shares are FAISS's own for M = 16 and sum to one."""
     n = 60_000
     points = ok.PointSet.encode(rng.integers(0, 255, (n, 8), dtype=np.uint8))
-    lists = np.roll(np.arange(n, dtype=np.int32), -1)[:, None]
     settings = ok.build_graph(rng.standard_normal((10, 8)))[0].settings
-    ring = ok.Graph(settings, np.pad(lists, ((0, 0), (0, settings.degree)), constant_values=-1), lists[0], None, 20, math.nan)
-    levels = ok.layer_graph(ring, points).levels
+    lists = rng.integers(0, n, (n, settings.degree + 1), dtype=np.int32)
+    anyhow = ok.Graph(settings, lists, lists[0, :1], None, 20, math.nan)
+    levels = ok.layer_graph(anyhow, points).levels
     for level in (1, 2, 3):
         share = 16.0**-level
-        assert abs((levels >= level).mean() - share) < 5 * math.sqrt(share / n)
+        error = 5 * math.sqrt(share / n)
+        assert share - error < (levels >= level).mean() < 1.05 * share + error
     shares = level_shares(16)
     assert len(shares) == 8
     assert sum(shares) == pytest.approx(1, abs=1e-8)
+
+
+@pytest.mark.parametrize("clusters", [1, 20, 100])
+def test_each_row_is_near_one_of_the_layer_above(rng, clusters):
+    """Two links away at most, however small the clusters are."""
+    centres = rng.integers(0, 200, (clusters, 16))
+    graph, points, _ = ok.build_graph(centres[rng.integers(0, clusters, 4000)] + rng.integers(0, 20, (4000, 16)))
+    hnsw = ok.layer_graph(graph, points)
+    assert len(hnsw.layers) > 2
+    for level, layer in enumerate(hnsw.layers[1:]):
+        lists = graph.neighbours if level == 0 else hnsw.layers[level].lists
+        above = np.zeros(len(points) + 1, np.bool_)  # the last: none
+        above[layer.rows] = True
+        one_step = above.copy()
+        one_step[hnsw.layers[level].rows] |= above[lists].any(axis=1)
+        assert (one_step[hnsw.layers[level].rows] | one_step[lists].any(axis=1)).all()
 
 
 def test_the_hierarchy_is_the_same_everywhere(rng):

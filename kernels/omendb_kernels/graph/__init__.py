@@ -4,7 +4,8 @@
     graph.py      Graph: lists, router, heads; its state      build.py      partition, pick, prune, link, repair, tune
     twins.py      rows of equal codes are one node            repair.py     every node can be reached
     insert.py     rows enter in batches                       remove.py     dead nodes leave
-    search.py     router, beam, re-rank; masks; the tail      hnsw.py       upper layers, for files of other libraries
+    search.py     router, beam, re-rank; masks; the tail      cover.py      nodes drawn so that every other is near one
+    hnsw.py       upper layers, for files of other libraries
 """
 
 from .build import BuildFacts, build

@@ -1,8 +1,10 @@
 """hnsw: the graph with upper layers and with twins as nodes of their own, as the files of other libraries hold one.
 
-A row's highest layer is drawn by hash: it reaches layer l with probability m^-l (Malkov, Yashunin, TPAMI 2020). Layer 0 is the
-graph; an upper one is built at once over its own rows, by the same phases. Free places of lists are filled: those libraries
-enter layer 0 at one row, found by a short walk, and expand one row at a time, which the added links make up for.
+A row's highest layer is drawn by hash: it reaches layer l with probability m^-l (Malkov, Yashunin, TPAMI 2020), and goes one
+higher where it has none of the layer above near by (cover.py). Layer 0 is the graph; an upper one is built at once over its
+own rows, by the same phases. Those libraries enter layer 0 at one row, found by a short walk, and expand one row at a time. Two
+things make up for it: free places of lists are filled, and rows of layer 1 keep far links of there in layer 0, which lead a
+search that entered in the wrong cluster to the right one.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from ..codec import SEED, hash_order
 from ..contract import Backend, CodeRows, Int32s
 from ..parallel import blocks
 from .build import fresh_lists
+from .cover import covering
 from .graph import Graph, Twins
 from .insert import insert, insert_due
 from .place import placed_codes
@@ -26,6 +29,7 @@ from .settings import Settings
 
 LEVEL_ITEM = 5  # numbers the hash that draws levels
 LEAST_SHARE = 1e-9  # FAISS has no layer for rarer levels
+FAR_SHARE = 4  # one in so many places of layer 1 is a far link of layer 0
 BLOCK = 1 << 16  # rows whose lists are packed at a time
 
 
@@ -81,15 +85,33 @@ def layered(graph: Graph, points: CodeRows, ops: Backend, threads: int) -> Hnsw:
     m = max(3, -(-(graph.settings.degree + 1) // 2))  # a list has room for three links of twins and what its node's loses
     hashes = hash_order(SEED, LEVEL_ITEM, n)[graph.nodes]
     entry = int(graph.nodes[hashes.argmin()])
-    lists = _with_returns(_packed(graph.neighbours, 2 * m))
-    layers = [Layer(np.arange(n, dtype=np.int32), _with_twins(lists, graph.twins))]
     settings = replace(graph.settings, degree=m - 1)
+    upper: list[Layer] = []
+    below, place = Layer(graph.nodes, graph.neighbours[graph.nodes]), np.full(n + 1, -1, np.int32)  # the last: of none
     for level in range(1, len(level_shares(m))):
-        rows = graph.nodes[hashes < np.uint64(2**64 // m**level)]
-        if not len(rows):
+        place[below.rows] = np.arange(len(below.rows))
+        chosen = covering(place[below.lists], hashes, 2**64 // m**level, len(hashes) // 2)
+        if not chosen.any():
             break
-        layers.append(_layer(points, rows, entry, settings, ops, threads))
-    return Hnsw(m, tuple(layers), entry)
+        hashes = hashes[chosen]
+        below = _layer(points, below.rows[chosen], entry, settings, ops, threads)
+        upper.append(below)
+    lists = graph.neighbours.copy()
+    if upper:
+        _keep_far(lists, upper[0], m // FAR_SHARE)
+        codes = placed_codes(points, ops)
+        repair(codes, lists, np.array([entry], np.int32), graph.nodes, ops, threads)
+    lists = _with_twins(_with_returns(_packed(lists, 2 * m)), graph.twins)
+    return Hnsw(m, (Layer(np.arange(n, dtype=np.int32), lists), *upper), entry)
+
+
+def _keep_far(lists: Int32s, layer: Layer, count: int) -> None:
+    """Replace the last links of this layer's rows in `lists`, in place, by up to `count` of the last in `layer`; slots stay."""
+    own, above = lists[layer.rows, :-1], layer.lists[:, ::-1]
+    known = (above[:, :, None] == own[:, None, :]).any(axis=2)
+    far = _packed(np.where(known, -1, above), count)
+    near = np.arange(own.shape[1]) < own.shape[1] - (far >= 0).sum(axis=1)[:, None]
+    lists[layer.rows, :-1] = _packed(np.column_stack([np.where(near, own, -1), far]), own.shape[1])
 
 
 def _layer(points: CodeRows, rows: Int32s, entry: int, settings: Settings, ops: Backend, threads: int) -> Layer:
