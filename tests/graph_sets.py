@@ -10,6 +10,7 @@ from omendb_kernels import Graph, PointSet, knn, rerank, search_graph
 from omendb_kernels.contract import CodeRows
 from omendb_kernels.graph.build import LEAST_ROUTER
 from omendb_kernels.graph.graph import FEW, PER_ENTRANCE
+from omendb_kernels.graph.router import MOST_COVER
 
 Generator = np.random.Generator
 
@@ -59,7 +60,7 @@ def assert_sound(
     most = int(is_node.sum())
     least = most - most // 50  # rows held back when the router was chosen
     smallest = min(graph.settings.router, least) if n < FEW else max(LEAST_ROUTER, least // (2 * PER_ENTRANCE))
-    assert smallest <= len(graph.router) <= min(graph.settings.router, most)
+    assert smallest <= len(graph.router) <= min(MOST_COVER * graph.settings.router, most)
     assert is_node[graph.router].all()
     everyone = np.arange(n)
     assert not (graph.neighbours == everyone[:, None]).any(), "a node in its own list"

@@ -5,7 +5,7 @@
     twins.py      rows of equal codes are one node            repair.py     every node can be reached
     insert.py     rows enter in batches                       remove.py     dead nodes leave
     search.py     router, beam, re-rank; masks; the tail      cover.py      nodes drawn so that every other is near one
-    hnsw.py       upper layers, for files of other libraries
+    router.py     where a search enters                       hnsw.py       upper layers, for files of other libraries
 """
 
 from .build import BuildFacts, build

@@ -17,11 +17,12 @@ from ..codec import sample_rows
 from ..contract import Backend, CodeRows, Int32s
 from ..dispatch import backend
 from ..parallel import blocks
-from .graph import FEW, MAX_BEAM, PER_ENTRANCE, Graph, ids_of, no_lists, nodes_of, router_of
+from .graph import FEW, MAX_BEAM, PER_ENTRANCE, Graph, ids_of, no_lists, nodes_of
 from .insert import attach, pools_of
 from .partition import leaves
 from .place import fetched, placed, placed_codes
 from .repair import repair
+from .router import router_of
 from .search import search
 from .settings import Settings
 from .twins import heads_of
@@ -92,7 +93,7 @@ def build(
     clock.lap("twins")
     neighbours = fresh_lists(codes, base, settings, ops, threads, clock, points.nbytes)
     clock.begin("repair")
-    router = router_of(base, settings.router)
+    router = router_of(codes, neighbours, base, settings.router, settings, ops, threads)
     facts.repaired = repair(codes, neighbours, router, base, ops, threads)
     clock.lap("repair")
     # What is held back is not there yet, and neither are its twins.
@@ -101,7 +102,7 @@ def build(
     graph = Graph(settings, neighbours, router, np.where(away, -1, heads).astype(np.int32), untuned, math.nan)
     if len(held):
         clock.begin("tune")
-        graph = _tuned(graph, points, held, ~away, recall, threads)
+        graph = _tuned(graph, points, codes, held, ~away, recall, ops, threads)
         clock.lap("tune")
         clock.begin("insert")
         attach(codes, neighbours, held, pools_of(graph, codes, held, ops, threads), settings, ops, threads)
@@ -155,7 +156,10 @@ def fresh_lists(
     return neighbours
 
 
-def _tuned(graph: Graph, points: PointSet, held: Int32s, there: NDArray[np.bool_], recall: float, threads: int) -> Graph:
+def _tuned(
+    graph: Graph, points: PointSet, codes: CodeRows, held: Int32s, there: NDArray[np.bool_], recall: float,
+    ops: Backend, threads: int,
+) -> Graph:  # fmt: skip
     """The graph with the smallest beam of a ladder, from LEAST_BEAM on, that reaches this recall@10 on the rows held back, and
     with the smallest router that does so at that beam.
 
@@ -179,13 +183,10 @@ def _tuned(graph: Graph, points: PointSet, held: Int32s, there: NDArray[np.bool_
         if enough or graph.beam >= MAX_BEAM // 8 or graph.beam >= len(points):
             break
         graph = replace(graph, beam=math.ceil(graph.beam * LADDER))
-    while enough and graph.rows >= FEW and _may_halve(graph, len(points)):
-        enough, smaller = reached(replace(graph, router=router_of(graph.nodes, len(graph.router) // 2)))
+    count = len(graph.router)
+    while enough and graph.rows >= FEW and count // 2 >= max(LEAST_ROUTER, len(points) / PER_ENTRANCE):
+        count //= 2
+        router = router_of(codes, graph.neighbours, graph.nodes, count, graph.settings, ops, threads)
+        enough, smaller = reached(replace(graph, router=router))
         graph = smaller if enough else graph
     return graph
-
-
-def _may_halve(graph: Graph, nodes: int) -> bool:
-    """Whether half of the router would still be dense: it must stand in clusters too small to show among rows held back."""
-    half = len(graph.router) // 2
-    return half >= LEAST_ROUTER and half * PER_ENTRANCE >= nodes

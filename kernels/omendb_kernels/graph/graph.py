@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import aligned_empty, as_count
-from ..codec import sample_rows
 from ..contract import NO_KEY, CodeRows, Int32s, Int64s
 from .settings import Settings
 
-ROUTER_ITEM = 2  # numbers the hash that chooses the router
 MAX_BEAM = 1 << 16
 PER_ENTRANCE = 64  # nodes for each of the router at most, where it is chosen smaller than the settings say
 FEW = 12_800  # rows: for fewer the sample is too small to tell whether a smaller router does
@@ -165,11 +163,6 @@ def nodes_of(heads: Int32s | None, rows: int) -> Int32s:
     """The rows that are their own heads, ascending."""
     everyone = np.arange(rows, dtype=np.int32)
     return everyone if heads is None else everyone[heads == everyone]
-
-
-def router_of(nodes: Int32s, count: int) -> Int32s:
-    """The nodes a search may enter by: so many, chosen by hash, ascending. All those of a smaller count are among them."""
-    return np.sort(nodes[sample_rows(len(nodes), min(count, len(nodes)), ROUTER_ITEM)])
 
 
 def ids_of(keys: Int64s) -> Int32s:

@@ -87,15 +87,17 @@ def layered(graph: Graph, points: CodeRows, ops: Backend, threads: int) -> Hnsw:
     entry = int(graph.nodes[hashes.argmin()])
     settings = replace(graph.settings, degree=m - 1)
     upper: list[Layer] = []
-    below, place = Layer(graph.nodes, graph.neighbours[graph.nodes]), np.full(n + 1, -1, np.int32)  # the last: of none
+    place = np.full(n + 1, -1, np.int32)  # of a row among those of its layer; the last: of none
+    below, lists, places = Layer(graph.nodes, graph.neighbours), graph.neighbours, graph.nodes
     for level in range(1, len(level_shares(m))):
-        place[below.rows] = np.arange(len(below.rows))
-        chosen = covering(place[below.lists], hashes, 2**64 // m**level, len(hashes) // 2)
+        chosen = covering(lists, places, hashes, 2**64 // m**level, len(hashes) // 2)
         if not chosen.any():
             break
-        hashes = hashes[chosen]
-        below = _layer(points, below.rows[chosen], entry, settings, ops, threads)
+        hashes, rows = hashes[chosen], below.rows[chosen]
+        below = _layer(points, rows, entry, settings, ops, threads)
         upper.append(below)
+        place[rows] = places = np.arange(len(rows), dtype=np.int32)
+        lists = place[below.lists]
     lists = graph.neighbours.copy()
     if upper:
         _keep_far(lists, upper[0], m // FAR_SHARE)

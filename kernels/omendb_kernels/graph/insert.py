@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..contract import NO_KEY, Backend, CodeRows, Int32s, Int64s
-from .graph import FEW, PER_ENTRANCE, Graph, ids_of, no_lists, router_of
+from .graph import FEW, PER_ENTRANCE, Graph, ids_of, no_lists
 from .place import fetched, placed_codes, taken
 from .repair import repair
+from .router import router_of
 from .search import entries_of
 from .settings import Settings
 from .twins import heads_of
@@ -55,16 +56,18 @@ def insert(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: 
     new, pools = new[~known], pools[~known]
     attach(points, neighbours, new, pools, graph.settings, ops, threads)
     nodes = np.flatnonzero(heads == np.arange(total)).astype(np.int32)
-    router = _renewed(graph, nodes)
+    router = _renewed(graph, points, neighbours, nodes, ops, threads)
     repair(points, neighbours, router, nodes, ops, threads)
     return replace(graph, neighbours=neighbours, router=router, heads=None if len(nodes) == total else heads)
 
 
-def _renewed(graph: Graph, nodes: Int32s) -> Int32s:
+def _renewed(graph: Graph, points: CodeRows, neighbours: Int32s, nodes: Int32s, ops: Backend, threads: int) -> Int32s:
     """The router, of full size again where the graph has outgrown a smaller one or was too small for a choice (build.py)."""
     most, count = graph.settings.router, len(graph.router)
     outgrown = len(nodes) > 2 * PER_ENTRANCE * count or graph.rows < FEW
-    return router_of(nodes, most) if count < most and outgrown else graph.router
+    if count >= most or not outgrown:
+        return graph.router
+    return router_of(points, neighbours, nodes, most, graph.settings, ops, threads)
 
 
 def pools_of(graph: Graph, points: CodeRows, rows: Int32s, ops: Backend, threads: int) -> Int64s:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from ..contract import NO_KEY, Backend, CodeRows, Int32s, Int64s
 from ..parallel import blocks
 from .build import fresh_lists
-from .graph import Graph, ids_of, no_lists, nodes_of, router_of
+from .graph import Graph, ids_of, no_lists, nodes_of
 from .insert import link_back
 from .place import placed_codes
 from .repair import repair
+from .router import router_of
 
 BLOCK = 2048  # lists mended at a time: each may bring degree^2 candidates
 MANY = 8  # where more than one node in so many leaves, making all lists anew costs no more than mending them, and is better
@@ -36,7 +37,7 @@ def consolidate(graph: Graph, points: CodeRows, live: NDArray[np.bool_], ops: Ba
         return None
     points = placed_codes(points, ops)
     neighbours = _without(graph, points, nodes, needed, ops, threads)
-    router = router_of(nodes, len(graph.router))
+    router = router_of(points, neighbours, nodes, min(len(graph.router), graph.settings.router), graph.settings, ops, threads)
     repair(points, neighbours, router, nodes, ops, threads)
     return replace(graph, neighbours=neighbours, router=router, heads=heads)
 

@@ -24,6 +24,7 @@ from ..metrics import METRICS
 from ..parallel import blocks
 from .graph import MAX_BEAM, Graph, Twins
 from .place import fetched, taken
+from .router import nearest_of
 
 if TYPE_CHECKING:
     from ..points import PointSet
@@ -46,8 +47,7 @@ class GraphSearch:
 def entries_of(graph: Graph, queries: CodeRows, points: CodeRows, ops: Backend, threads: int) -> Int32s:
     """int32 (m, 1): the router's node nearest to each query."""
     entrance = graph.entrance(points) if isinstance(points.codes, np.ndarray) else taken(points, graph.router, ops)
-    keys = fetched(ops.nearest(queries, entrance, 1, None, threads=threads))
-    return graph.router[unpack(keys)[1]]
+    return nearest_of(graph.router, queries, entrance, ops, threads)
 
 
 def beam_for(graph: Graph, k: int, beam: int | None) -> int:
