@@ -139,6 +139,8 @@ def make_prune(rng: Generator, case: Any) -> Call:
     else:
         sizes = [] if case.name == "no lines" else rng.integers(0, most + 1, 8).tolist()
     alpha = {"alpha 1": (1, 1), "alpha 2": (2, 1), "alpha 6/5": (6, 5)}.get(case.name, ALPHAS[rng.integers(0, 3)])
+    if case.name == "largest":  # products past 32 bits
+        alpha = ALPHAS[rng.choice([0, 2])]
     degree = {"degree one": 1, "degree over": n + 5, "largest": n, "most kept": 64}.get(case.name, int(rng.integers(1, 12)))
     if case.name.startswith("alpha"):  # equal sides of the rule are common among distances of few small coordinates
         small = np.where(rng.random((n, case.dim)) < min(0.5, 12 / case.dim), rng.integers(-1, 2, (n, case.dim)), 0)
