@@ -85,9 +85,23 @@ def layered(graph: Graph, points: CodeRows, ops: Backend, threads: int) -> Hnsw:
     m = max(3, -(-(graph.settings.degree + 1) // 2))  # a list has room for three links of twins and what its node's loses
     hashes = hash_order(SEED, LEVEL_ITEM, n)[graph.nodes]
     entry = int(graph.nodes[hashes.argmin()])
+    upper = _upper_layers(graph, points, m, hashes, entry, ops, threads)
+    lists = graph.neighbours.copy()
+    if upper:
+        _keep_far(lists, upper[0], m // FAR_SHARE)
+        codes = placed_codes(points, ops)
+        repair(codes, lists, np.array([entry], np.int32), graph.nodes, ops, threads)
+    lists = _with_twins(_with_returns(_packed(lists, 2 * m)), graph.twins)
+    return Hnsw(m, (Layer(np.arange(n, dtype=np.int32), lists), *upper), entry)
+
+
+def _upper_layers(
+    graph: Graph, points: CodeRows, m: int, hashes: NDArray[np.uint64], entry: int, ops: Backend, threads: int
+) -> list[Layer]:
+    """Those above layer 0, upwards; hashes: of the graph's nodes."""
     settings = replace(graph.settings, degree=m - 1)
     upper: list[Layer] = []
-    place = np.full(n + 1, -1, np.int32)  # of a row among those of its layer; the last: of none
+    place = np.full(graph.rows + 1, -1, np.int32)  # of a row among those of its layer; the last: of none
     below, lists, places = Layer(graph.nodes, graph.neighbours), graph.neighbours, graph.nodes
     for level in range(1, len(level_shares(m))):
         chosen = covering(lists, places, hashes, 2**64 // m**level, len(hashes) // 2)
@@ -98,13 +112,7 @@ def layered(graph: Graph, points: CodeRows, ops: Backend, threads: int) -> Hnsw:
         upper.append(below)
         place[rows] = places = np.arange(len(rows), dtype=np.int32)
         lists = place[below.lists]
-    lists = graph.neighbours.copy()
-    if upper:
-        _keep_far(lists, upper[0], m // FAR_SHARE)
-        codes = placed_codes(points, ops)
-        repair(codes, lists, np.array([entry], np.int32), graph.nodes, ops, threads)
-    lists = _with_twins(_with_returns(_packed(lists, 2 * m)), graph.twins)
-    return Hnsw(m, (Layer(np.arange(n, dtype=np.int32), lists), *upper), entry)
+    return upper
 
 
 def _keep_far(lists: Int32s, layer: Layer, count: int) -> None:
