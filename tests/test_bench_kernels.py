@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,7 +121,8 @@ def test_it_measures_and_does_not_measure_again(no_child, tmp_path, monkeypatch)
 def test_interrupted_it_keeps_what_is_done(no_child, tmp_path):
     out, asked = tmp_path / "kernels.json", "lengths,encode,rerank"
     command = [*COMMAND, *TOY, "--rounds", "400", "--op", asked, "--out", str(out)]
-    with subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, text=True) as process:
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # by a child of tests that run in the background, too
+    with subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, text=True, preexec_fn=heeded) as process:
         deadline = time.monotonic() + 120
         while not (out.exists() and json.loads(out.read_text())["results"]) and time.monotonic() < deadline:
             assert process.poll() is None
