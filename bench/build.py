@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from .curves import K
 from .index import Index, Ours
 from .peers import KINDS
 
-K = 10
 WARM_ROWS = 5000  # more than the graph's `small`: every kernel of a build compiles
 
 

@@ -7,6 +7,7 @@ import re
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bench_runs import ROOT, bench, make_set, measured
 
@@ -18,8 +19,6 @@ PAGE = ROOT / "README.md"
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Toy runs of the commands that have a table, but those that take long."""
-    import numpy as np
-
     home = tmp_path_factory.mktemp("runs")
     make_set(home / "data" / "tiny", np.random.default_rng())
     options = {"sets": "", "peers": "", "threads": "1,2", "rounds": 1, "builds": 1, "masks": "10", "resume": False}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from omendb_kernels import build_graph, search_graph
 from omendb_kernels.codec import hash_order
 from omendb_kernels.graph.cover import covering, within
 
@@ -61,3 +62,20 @@ def test_only_what_is_lost_is_covered(rng):
     chosen = covering(nobody, nodes, hashes, 2**64 // 64, n, lost)
     assert np.array_equal(np.flatnonzero(chosen), np.union1d(np.flatnonzero(hashes < np.uint64(2**58)), np.arange(10)))
     assert asked == sorted(asked, reverse=True)
+
+
+# In the narrowest clusters most rows share a code.
+SETS = [(9_000, 0.1), (13_000, 0.1), (13_000, 1e-3), pytest.param(60_000, 0.1, marks=pytest.mark.long)]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("n", "width"), SETS)
+def test_searches_find_every_cluster(rng, n, width):
+    """Each row as a query for itself, in clusters of more rows than a list has places, hard to walk between."""
+    rows, cluster = rng.standard_normal((n, 64), dtype=np.float32), rng.integers(0, n // 43, n)
+    rows = (rows[cluster] + width * rows).astype(np.float32)
+    graph, points, _ = build_graph(rows)
+    distances, ids, _ = search_graph(graph, points, rows, 1, beam=20)
+    assert (cluster[ids[:, 0]] == cluster).mean() > 0.99
+    assert width < 0.1 or (distances[:, 0] == 0).mean() > 0.99
+    assert graph.recall > 0.95

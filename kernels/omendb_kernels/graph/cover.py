@@ -28,7 +28,7 @@ def covering(
     bool, tells which of the nodes that are in question are covered no better than that. Cost: a look at every edge, and
     another for what one step does not cover.
     """
-    chosen = hashes < np.uint64(min(limit, ALL - 1))
+    chosen = hashes < np.uint64(limit)
     steps, count = 1, int(np.count_nonzero(chosen))
     while count and len(nodes) > NEAR * count * STEP ** (steps - 1):
         steps += 1
@@ -38,8 +38,8 @@ def covering(
         far = np.flatnonzero(~within(lists, nodes, there, steps))
         if lost is not None and len(far):
             far = far[lost(nodes[far], nodes[chosen])]
-        limit *= 2
-        more = far[hashes[far] <= np.uint64(min(limit, ALL) - 1)]
+        limit = min(2 * limit, ALL)
+        more = far[hashes[far] <= np.uint64(limit - 1)]
         count += len(more)
         if not len(far) or count > most:
             break

@@ -101,17 +101,14 @@ def _upper_layers(
     """Those above layer 0, upwards; hashes: of the graph's nodes."""
     settings = replace(graph.settings, degree=m - 1)
     upper: list[Layer] = []
-    place = np.full(graph.rows + 1, -1, np.int32)  # of a row among those of its layer; the last: of none
-    below, lists, places = Layer(graph.nodes, graph.neighbours), graph.neighbours, graph.nodes
+    rows, lists, places = graph.nodes, graph.neighbours, graph.nodes
     for level in range(1, len(level_shares(m))):
         chosen = covering(lists, places, hashes, 2**64 // m**level, len(hashes) // 2)
         if not chosen.any():
             break
-        hashes, rows = hashes[chosen], below.rows[chosen]
-        below = _layer(points, rows, entry, settings, ops, threads)
-        upper.append(below)
-        place[rows] = places = np.arange(len(rows), dtype=np.int32)
-        lists = place[below.lists]
+        hashes, rows = hashes[chosen], rows[chosen]
+        lists, places = _layer_lists(points, rows, entry, settings, ops, threads), np.arange(len(rows), dtype=np.int32)
+        upper.append(Layer(rows, np.where(lists < 0, -1, rows[lists])))
     return upper
 
 
@@ -124,14 +121,13 @@ def _keep_far(lists: Int32s, layer: Layer, count: int) -> None:
     lists[layer.rows, :-1] = _packed(np.column_stack([np.where(near, own, -1), far]), own.shape[1])
 
 
-def _layer(points: CodeRows, rows: Int32s, entry: int, settings: Settings, ops: Backend, threads: int) -> Layer:
-    """A graph over these rows, all of it reached from about `entry`."""
+def _layer_lists(points: CodeRows, rows: Int32s, entry: int, settings: Settings, ops: Backend, threads: int) -> Int32s:
+    """The lists of a graph over these rows, as places among them; all of it is reached from about `entry`."""
     codes, everyone = placed_codes(points.take(rows), ops), np.arange(len(rows), dtype=np.int32)
     lists = fresh_lists(codes, everyone, settings, ops, threads)
     root = np.searchsorted(rows, [entry]).astype(np.int32)
     repair(codes, lists, root, everyone, ops, threads)
-    lists = _with_returns(_packed(lists, settings.degree + 1))
-    return Layer(rows, np.where(lists < 0, -1, rows[lists]))
+    return _with_returns(_packed(lists, settings.degree + 1))
 
 
 def _packed(lists: Int32s, width: int) -> Int32s:
